@@ -1,0 +1,3 @@
+"""Building blocks that make Apache Airflow a complete MLOps platform."""
+
+__version__ = "0.1.0"

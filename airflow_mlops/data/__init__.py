@@ -1,0 +1,1 @@
+"""Versions of data as first-class values."""

@@ -1,0 +1,1 @@
+"""Endpoints: which revision of which model serves how much of the traffic."""

@@ -1,0 +1,1 @@
+"""Where current data comes from: one file a format."""

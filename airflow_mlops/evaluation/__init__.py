@@ -1,0 +1,1 @@
+"""The champion/challenger gate: which of two models is better, by honest statistics."""

@@ -1,0 +1,1 @@
+"""Airflow hooks: a connection id in, a ready platform object out."""

@@ -1,0 +1,1 @@
+"""Airflow operators: thin, flat and templated. What they do is in the engines."""

@@ -1,0 +1,1 @@
+"""An Airflow Connection in, an authenticated client out. Nothing else lives here."""

@@ -1,0 +1,1 @@
+"""The embedded gateway behind the local target: for a laptop and CI, not for production."""

@@ -1,0 +1,1 @@
+"""Contract suites and real or strict test parts, for this package and for yours."""

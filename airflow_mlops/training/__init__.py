@@ -1,0 +1,1 @@
+"""Training jobs: one spec, any backend, exactly one job."""

@@ -1,0 +1,164 @@
+"""What every training backend promises: one spec in, one job out, whoever calls how often."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol, runtime_checkable
+
+from airflow_mlops.core.features import Feature
+from airflow_mlops.core.identity import TaskIdentity, text_digest
+from airflow_mlops.core.records import Record
+from airflow_mlops.core.refs import DataVersion
+
+
+class JobState(StrEnum):
+    """The seven states every platform's native words are mapped to. An unknown native word is UNKNOWN, never success."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    PREEMPTED = "preempted"
+    UNKNOWN = "unknown"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the job can no longer change. UNKNOWN is not terminal: we look again."""
+        return self not in (JobState.PENDING, JobState.RUNNING, JobState.UNKNOWN)
+
+
+@dataclass(frozen=True)
+class Resources(Record):
+    """What one node of the job needs. ``None`` leaves it to the platform's default.
+
+    :param cpus: processor cores
+    :param memory_mib: memory in MiB
+    :param gpus: number of accelerators
+    :param instance_type: the platform's own machine name, where it has such names
+    """
+
+    cpus: float | None = None
+    memory_mib: int | None = None
+    gpus: int = 0
+    instance_type: str = ""
+
+
+@dataclass(frozen=True)
+class TrainingSpec(Record):
+    """Everything a platform has to know to run one training job. It holds names of secrets, never their values.
+
+    :param image: container image; empty where the backend runs without one
+    :param command: program and its fixed arguments
+    :param args: further arguments
+    :param env: plain environment variables
+    :param secret_env: environment variable -> name of the secret that holds its value
+    :param inputs: input name -> data version; the job sees ``MLOPS_INPUT_<NAME>``
+    :param parameters: passed as ``--name value`` after ``args`` and logged to the tracking run
+    :param nodes: number of machines; above 1 is distributed training
+    :param spot: cheaper machines that may be taken away at any time
+    :param checkpoint: where checkpoints go; the job sees ``MLOPS_CHECKPOINT_DIR``
+    :param max_runtime: seconds after which the platform ends the job; ``None`` for no limit
+    :param options: the platform's own further fields; an unknown one is refused
+    """
+
+    command: tuple[str, ...]
+    args: tuple[str, ...] = ()
+    image: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    secret_env: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, DataVersion] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    resources: Resources = field(default_factory=Resources)
+    nodes: int = 1
+    spot: bool = False
+    checkpoint: str = ""
+    max_runtime: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def digest(self) -> str:
+        """Return ``sha256:<hex>`` of the spec: two specs are the same job only if their digests agree."""
+        import json
+
+        return text_digest(json.dumps(self.to_dict(), sort_keys=True, default=str))
+
+
+@dataclass(frozen=True)
+class JobHandle(Record):
+    """Where a job is. Enough to find it again from another machine.
+
+    :param job_id: the platform's id, made from our stable name
+    :param console_url: page or file where a person sees the job; empty when there is none
+    """
+
+    backend: str
+    job_id: str
+    console_url: str = ""
+
+
+@dataclass(frozen=True)
+class JobStatus(Record):
+    """What a job is doing.
+
+    :param native: the platform's own word for it
+    :param detail: why, in the platform's words: the exit code, the last lines of the log
+    :param progress: share done from 0 to 1, if the job tells
+    """
+
+    state: JobState
+    native: str = ""
+    detail: str = ""
+    progress: float | None = None
+
+
+@dataclass(frozen=True)
+class TrainingResult(Record):
+    """What a finished job leaves behind.
+
+    :param model_uri: the model it logged; empty when it logged none
+    :param metrics: final metrics by name
+    :param run_id: tracking run that holds parameters, metrics and artifacts
+    :param data: the data versions it was trained on, by input name
+    :param billed_seconds: seconds the platform bills for, all nodes together
+    """
+
+    job: JobHandle
+    model_uri: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    run_id: str = ""
+    data: Mapping[str, DataVersion] = field(default_factory=dict)
+    billed_seconds: float = 0.0
+
+
+@runtime_checkable
+class TrainingBackend(Protocol):
+    """A platform that runs training jobs. Every verb may be called twice with the same effect as once."""
+
+    name: str
+    lacks: Mapping[Feature, str]
+
+    def submit(self, spec: TrainingSpec, *, name: str, owner: TaskIdentity) -> JobHandle:
+        """Start the job called *name*, or find it. On return the platform has accepted it. Same name, same job.
+
+        :raises UnsupportedFeatureError: the spec uses a field in ``lacks``
+        :raises ConflictError: a job of that name exists with another spec
+        """
+        ...
+
+    def observe(self, handles: Iterable[JobHandle]) -> Mapping[JobHandle, JobStatus]:
+        """Look at many jobs at once. A job that the platform does not know is absent from the answer."""
+        ...
+
+    def cancel(self, handle: JobHandle) -> None:
+        """Stop the job and all it started. A finished or absent job is left alone. On return the stop is ordered."""
+        ...
+
+    def collect(self, handle: JobHandle) -> TrainingResult:
+        """Return what a succeeded job left behind."""
+        ...
+
+    def managed(self) -> Iterator[tuple[JobHandle, TaskIdentity]]:
+        """Yield every job this package started here and the task that owns it."""
+        ...

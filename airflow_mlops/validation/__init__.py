@@ -1,0 +1,1 @@
+"""Checks that stand between data and everything that trusts it."""
