@@ -48,7 +48,7 @@ class GateDecision(Record):
 
     @classmethod
     def of(cls, reasons: Iterable[Reason]) -> Self:
-        """Join rules: one FAIL fails, else one INCONCLUSIVE leaves it open, else it passes. No rule at all: INCONCLUSIVE."""
+        """Join rules: one FAIL fails, else one INCONCLUSIVE leaves it open, else it passes. No rule is INCONCLUSIVE."""
         found = tuple(reasons)
         verdicts = {reason.verdict for reason in found}
         for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS):

@@ -71,7 +71,7 @@ class MissingExtraError(InvalidSpecError):
 
 
 class ConflictError(MlopsError):
-    """Somebody else changed the same thing first. Look again, then decide; trying blindly would overwrite their change."""
+    """Somebody else changed the same thing first. Look again before trying again."""
 
 
 class IntegrityError(MlopsError):

@@ -1,4 +1,4 @@
-"""The optional abilities of training backends. A backend that lacks one says so, with the reason, in its ``lacks`` table."""
+"""The optional abilities of training backends. A backend that lacks one says why in its ``lacks`` table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Feature(StrEnum):
     GPUS = "resources.gpus"
     SPOT = "spot"
     CHECKPOINT = "checkpoint"
-    SECRET_ENV = "secret_env"  # noqa: S105 - the field's name, not a secret
+    SECRET_ENV = "secret_env"
     MAX_RUNTIME = "max_runtime"
 
 

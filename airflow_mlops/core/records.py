@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
 from functools import cache
@@ -27,13 +27,11 @@ class Record:
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any] | Self) -> Self:
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
         """Build the record that :meth:`to_dict` described.
 
-        :raises InvalidSpecError: a key is unknown, a required one is missing or *value* is not a mapping.
+        :raises InvalidSpecError: a key is unknown, a required one is missing or *value* is not a mapping
         """
-        if isinstance(value, cls):
-            return value
         _require_mapping(cls.__name__, value)
         hints = _hints(cls)
         for key in value:
@@ -53,9 +51,9 @@ def _require_mapping(name: str, value: object) -> None:
 
 
 @cache
-def _hints(cls: Hashable) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
 
 def _plain(value: Any) -> Any:
@@ -73,19 +71,21 @@ def _plain(value: Any) -> Any:
 
 
 def _typed(value: Any, hint: Any) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
     if value is None:
         return None
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         return _typed(value, next(arg for arg in args if arg is not type(None)))
     if origin is tuple:
         return tuple(_typed(item, args[0]) for item in value)
-    if origin is not None and issubclass(origin, Mapping):
+    if isinstance(origin, type) and issubclass(origin, Mapping):
         return {key: _typed(item, args[1]) for key, item in value.items()}
+    return _scalar(value, hint)
+
+
+def _scalar(value: Any, hint: Any) -> Any:
     if isinstance(hint, type) and issubclass(hint, Record):
-        return hint.from_dict(value)
+        return value if isinstance(value, hint) else hint.from_dict(value)
     if isinstance(hint, type) and issubclass(hint, Enum):
         return hint(value)
-    if hint is datetime and isinstance(value, str):
-        return datetime.fromisoformat(value)
-    return value
+    return datetime.fromisoformat(value) if hint is datetime and isinstance(value, str) else value

@@ -1,1 +1,1 @@
-"""Drift: has the data changed since the model learned from it, by how much, and does it matter?"""
+"""Drift: has the data changed since the model learned from it, by how much, and does it matter."""

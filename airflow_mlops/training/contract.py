@@ -14,7 +14,7 @@ from airflow_mlops.core.refs import DataVersion
 
 
 class JobState(StrEnum):
-    """The seven states every platform's native words are mapped to. An unknown native word is UNKNOWN, never success."""
+    """The seven states that native words are mapped to. An unknown word is UNKNOWN, never success."""
 
     PENDING = "pending"
     RUNNING = "running"
