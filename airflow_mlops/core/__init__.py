@@ -1,1 +1,1 @@
-"""What every other layer may rely on: references, decisions, errors, identity, plugin look-up. Standard library only."""
+"""What every other layer may rely on: references, decisions, errors, identity, plugins. Standard library only."""
