@@ -33,7 +33,7 @@ class Record:
         :raises InvalidSpecError: a key is unknown, a required one is missing or *value* is not a mapping
         """
         _require_mapping(cls.__name__, value)
-        hints = _hints(cls)
+        hints = _hints(typing.cast(Any, cls))
         for key in value:
             if key not in hints:
                 raise InvalidSpecError(
