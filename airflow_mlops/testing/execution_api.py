@@ -171,7 +171,7 @@ class ExecutionApi:
         return httpx.Response(204)
 
     def missing(self, request: httpx.Request) -> httpx.Response:
-        """Connections and variables come from the environment; the server has none."""
+        """Know no connection and no variable: they come from the environment."""
         return _missing(request.url.path)
 
 

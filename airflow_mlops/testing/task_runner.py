@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -81,7 +81,7 @@ def run_task(
         _resume_with(api, resume.api.final, {"payload": event})
     run = _run_once(task, api, try_number, lines)
     while follow and run.state == "deferred":
-        payload = run_trigger(run.trigger, timeout=run.api.final.get("trigger_timeout") if run.api else None)
+        payload = run_trigger(run.trigger)
         _resume_with(api, api.final, payload)
         deferrals = run.deferrals + 1
         run = _run_once(task, api, try_number, lines)
@@ -89,7 +89,7 @@ def run_task(
     return run
 
 
-def run_trigger(trigger: Any, *, limit: float = 120, timeout: object = None) -> dict[str, Any]:
+def run_trigger(trigger: Any, *, limit: float = 120) -> dict[str, Any]:
     """Run *trigger* until its first event and return ``{"payload": ...}``. At most *limit* seconds."""
 
     async def first_event() -> Any:
@@ -164,11 +164,13 @@ def _task_run(outcome: Any, api: ExecutionApi, log: str) -> TaskRun:
 
 
 def _trigger(deferred: dict[str, Any]) -> Any:
-    from airflow.sdk.module_loading import import_string
+    from importlib import import_module
+
     from airflow.sdk.serde import deserialize
 
+    module, _, name = deferred["classpath"].rpartition(".")
     kwargs = cast("dict[str, Any]", deserialize(deferred.get("trigger_kwargs") or {}) or {})
-    return import_string(deferred["classpath"])(**kwargs)
+    return getattr(import_module(module), name)(**kwargs)
 
 
 @contextlib.contextmanager
@@ -182,7 +184,7 @@ def _captured(lines: list[str]) -> Iterator[None]:
         def emit(self, record: logging.LogRecord) -> None:
             lines.append(self.format(record))
 
-    def collect(_: Any, __: str, event: dict[str, Any]) -> Any:
+    def collect(_: Any, __: str, event: MutableMapping[str, Any]) -> Any:
         error = event.get("exc_info")
         lines.append(" ".join(f"{key}={value}" if key != "event" else str(value) for key, value in event.items()))
         if isinstance(error, BaseException):
