@@ -1,1 +1,4 @@
-"""Drift: has the data changed since the model learned from it, by how much, and does it matter."""
+"""Drift: one pass over data gives a small profile, two profiles give a verdict. No Airflow in here.
+
+Only code that computes needs numpy and pyarrow (extra ``drift``); import its modules where they are used.
+"""
