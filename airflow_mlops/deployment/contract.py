@@ -74,6 +74,7 @@ class WindowMetrics(Record):
     :param latency_p50_ms: median time to answer in milliseconds
     :param latency_p99_ms: 99th percentile of the time to answer in milliseconds
     :param predictions: a sample of numeric predictions (the score of the positive class where there is one)
+    :param latencies_ms: a sample of the times to answer in milliseconds; empty where the platform keeps none
     """
 
     revision: str
@@ -82,6 +83,7 @@ class WindowMetrics(Record):
     latency_p50_ms: float | None = None
     latency_p99_ms: float | None = None
     predictions: tuple[float, ...] = ()
+    latencies_ms: tuple[float, ...] = ()
 
 
 @runtime_checkable
