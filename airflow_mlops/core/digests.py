@@ -13,9 +13,9 @@ from airflow_mlops.core.errors import IntegrityError
 
 
 def combined_digest(files: Iterable[tuple[str, str]]) -> str:
-    """Return ``sha256:<hex>`` over *files*, pairs of a relative path with ``/`` and the SHA-256 of its bytes in hex.
+    r"""Return ``sha256:<hex>`` over *files*, pairs of a relative path with ``/`` and the SHA-256 of its bytes in hex.
 
-    It is the SHA-256 of ``<path>\\0<hex>\\n`` of every file, sorted by path. The order of *files* does not matter.
+    It is the SHA-256 of ``<path>\0<hex>\n`` of every file, sorted by path. The order of *files* does not matter.
 
     :raises IntegrityError: there is no file, which is what a download that went wrong looks like
     """
