@@ -19,7 +19,7 @@ Admin API
 ``GET /v1/endpoints/{e}``
     200 status; 404 lists the endpoints there are. A status is
     ``{"endpoint", "url", "revisions": [{"revision", "model", "version", "digest", "state", "traffic", "detail"}],
-    "previous"}``; ``url`` is the invocations address, ``state`` is creating, ready or failed, revisions come oldest first.
+    "previous"}``; ``url`` is the invocations address, ``state`` is creating, ready or failed; oldest revision first.
 ``PUT /v1/endpoints/{e}/revisions/{r}``
     Body ``{"model", "version", "digest", "path"}``; ``path``: folder with the ``MLmodel`` file, on this machine. The
     gateway makes its own copy, so the source may be deleted when the state is ready or failed. 202 status: being
@@ -54,19 +54,19 @@ Data plane
     Open Inference Protocol V2; each named input is a column, a single two-dimensional one is the whole table.
     https://github.com/kserve/open-inference-protocol
 
-A request goes to one revision by weight; the header ``x-mlops-sticky`` makes the same key choose the same revision while
-the weights stay. Answers carry ``x-mlops-revision`` and ``x-request-id`` (yours, if you sent one). Status 400: the input
-does not fit (the message names the column); 404 no such endpoint; 413 too large; 500 the model failed; 503 with
-``Retry-After``: no traffic is set, or its worker did not come back in time; 504 the model took too long. A revision whose
-worker is down is never routed around: a canary that crashes must show as errors, not as silence.
+A request goes to one revision by weight; the header ``x-mlops-sticky`` makes the same key choose the same revision
+while the weights stay. Answers carry ``x-mlops-revision`` and ``x-request-id`` (yours, if you sent one). Status 400:
+the input does not fit (the message names the column); 404 no such endpoint; 413 too large; 500 the model failed; 503
+with ``Retry-After``: no traffic is set, or its worker did not come back in time; 504 the model took too long. A revision
+whose worker is down is never routed around: a canary that crashes must show as errors, not as silence.
 
-The prediction of a binary classifier of the scikit-learn flavour is the score of its positive class (the second of
+The prediction of a binary classifier with scikit-learn's interface is the score of its positive class (the second of
 ``classes_``), so that guards have a continuous number. Everything else answers what its pyfunc flavour predicts.
 
 Captured traffic
 ----------------
-``DIR/capture/<endpoint>/<revision>/<YYYY-MM-DD>/part-*.parquet``, one row a scored row: ``request_id`` (string), ``row``
-(int32), ``time`` (timestamp[us, UTC], arrival), ``revision`` (string), ``status`` (int16), ``latency_ms`` (float32),
-``prediction`` (float64; null on error or when it is no number) and ``input.<feature>`` per feature. Requests that never
-reached a model (status 400) are not captured.
+``DIR/capture/<endpoint>/<revision>/<YYYY-MM-DD>/part-*.parquet``, one row a scored row: ``request_id`` (string),
+``row`` (int32), ``time`` (timestamp[us, UTC], arrival), ``revision`` (string), ``status`` (int16), ``latency_ms``
+(float32), ``prediction`` (float64; null on error or when it is no number) and ``input.<feature>`` per feature. Requests
+that never reached a model (status 400) are not captured.
 """
