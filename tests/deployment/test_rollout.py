@@ -149,7 +149,7 @@ def test_a_plan_survives_the_way_through_json() -> None:
 
 
 def test_an_equal_canary_is_rarely_rolled_back() -> None:
-    """Of 500 A/A roll-outs at most alpha (5 %) are rolled back, even when any difference matters and the tail is heavy."""
+    """Of 500 A/A roll-outs at most 5 % are rolled back, even when any difference matters and the tail is heavy."""
     plan = replace(PLAN, limits=Limits(0, 1, 0))
     back = sum(not simulate(plan, seed, Behaviour()).promoted for seed in range(500))
     assert back / 500 <= plan.limits.alpha
