@@ -37,9 +37,9 @@ Admin API
 ``DELETE /v1/endpoints/{e}``
     200 ``{"removed": e}``, also when absent. Captured traffic stays.
 ``GET /v1/endpoints/{e}/metrics?since=&until=``
-    200 ``{revision: {"revision", "requests", "errors", "latency_p50_ms", "latency_p99_ms", "predictions"}}`` of every
-    revision that answered in the window (seconds since 1970; default: everything remembered). It remembers the last
-    100,000 requests, at most two hours; after a restart those that were captured.
+    200 ``{revision: {"revision", "requests", "errors", "latency_p50_ms", "latency_p99_ms", "predictions",
+    "latencies_ms"}}`` of every revision that answered in the window (seconds since 1970; default: everything
+    remembered). It remembers the last 100,000 requests, at most two hours; after a restart those that were captured.
 ``GET /v1/endpoints/{e}/capture``
     200 ``{"buffered", "written", "dropped"}`` rows since the gateway started.
 ``POST /v1/endpoints/{e}/flush``
