@@ -10,10 +10,12 @@ depends on data order would break the merge.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np  # noqa: TID253 - a leaf that computes; operators import it when they run
 import numpy.typing as npt  # noqa: TID253
+import pyarrow.compute as pc  # noqa: TID253
+
+from airflow_mlops.drift.arrow import from_integers, to_numpy
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -136,11 +138,8 @@ def _tally(ids: Ints) -> tuple[Ints, Ints]:
 
 
 def _tally_sparse(ids: Ints) -> tuple[Ints, Ints]:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    found: Any = pc.value_counts(pa.array(ids))
-    unique, counts = found.field("values").to_numpy(), found.field("counts").to_numpy()
+    found = pc.value_counts(from_integers(ids))
+    unique, counts = to_numpy(found.field("values")), to_numpy(found.field("counts"))
     order = np.argsort(unique)
     return unique[order], counts[order]
 

@@ -14,6 +14,7 @@ import pyarrow as pa  # noqa: TID253
 import pyarrow.compute as pc  # noqa: TID253
 
 from airflow_mlops.drift import grid, keys
+from airflow_mlops.drift.arrow import to_numpy
 from airflow_mlops.drift.columns import Column, Kind
 from airflow_mlops.drift.grid import EXACT, Cells, Floats
 
@@ -117,12 +118,10 @@ def _numpy(array: Any) -> Any:
     if pa.types.is_date(type_):
         array, type_ = array.cast(pa.timestamp("s")), pa.timestamp("s")
     if pa.types.is_timestamp(type_):
-        return array.cast(pa.int64()).to_numpy() / _PER_SECOND[type_.unit]
+        return to_numpy(array.cast(pa.int64())) / _PER_SECOND[type_.unit]
     if pa.types.is_time(type_) or pa.types.is_duration(type_):
-        return array.cast(pa.int32() if pa.types.is_time32(type_) else pa.int64()).to_numpy()
-    if pa.types.is_decimal(type_):
-        array = array.cast(pa.float64())
-    return array.to_numpy() if isinstance(array, pa.ChunkedArray) else array.to_numpy(zero_copy_only=False)
+        return to_numpy(array.cast(pa.int32() if pa.types.is_time32(type_) else pa.int64()))
+    return to_numpy(array.cast(pa.float64()) if pa.types.is_decimal(type_) else array)
 
 
 def _with_keys(column: Column, array: Any) -> Column:
@@ -137,9 +136,10 @@ def _with_keys(column: Column, array: Any) -> Column:
 
 def _chunk_keys(chunk: Any) -> tuple[list[str], list[int]]:
     if pa.types.is_dictionary(chunk.type):
-        rows = np.bincount(_numpy(chunk.indices.drop_null()), minlength=len(chunk.dictionary))
+        rows = np.bincount(to_numpy(chunk.indices.drop_null()), minlength=len(chunk.dictionary))
         used = np.flatnonzero(rows)
-        return _text(chunk.dictionary.take(pa.array(used))), rows[used].tolist()
+        names = _text(chunk.dictionary)
+        return [names[i] for i in used.tolist()], rows[used].tolist()
     found = pc.value_counts(chunk.drop_null())
     return _text(found.field("values")), found.field("counts").to_pylist()
 
