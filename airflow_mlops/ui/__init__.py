@@ -1,1 +1,1 @@
-"""The page in the Airflow UI."""
+"""The MLOps page of the Airflow UI: what is registered, what serves, what drifted. It reads and never writes."""
