@@ -57,8 +57,8 @@ Data plane
 A request goes to one revision by weight; the header ``x-mlops-sticky`` makes the same key choose the same revision
 while the weights stay. Answers carry ``x-mlops-revision`` and ``x-request-id`` (yours, if you sent one). Status 400:
 the input does not fit (the message names the column); 404 no such endpoint; 413 too large; 500 the model failed; 503
-with ``Retry-After``: no traffic is set, or its worker did not come back in time; 504 the model took too long. A revision
-whose worker is down is never routed around: a canary that crashes must show as errors, not as silence.
+with ``Retry-After``: no traffic is set, or its worker did not come back in time; 504 the model took too long. A
+revision whose worker is down is never routed around: a canary that crashes must show as errors, not as silence.
 
 The prediction of a binary classifier with scikit-learn's interface is the score of its positive class (the second of
 ``classes_``), so that guards have a continuous number. Everything else answers what its pyfunc flavour predicts.

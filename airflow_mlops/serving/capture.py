@@ -1,7 +1,7 @@
-"""Bounded buffers between the answers and the disk. A full buffer drops its oldest rows and counts them, never silently.
+"""Bounded buffers between the answers and the disk. A full buffer drops its oldest rows and counts them.
 
-Writing is done in a thread, so that a slow disk slows nobody's answer; rows that cannot be written are kept for the next
-round as long as there is room.
+Writing is done in a thread, so that a slow disk slows nobody's answer; rows that cannot be written are kept for the
+next round as long as there is room.
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ class Capture:
         """
         async with self._writing:
             items = self.buffer.take()
+            if not items:
+                return self.buffer.counts()
             try:
                 await asyncio.to_thread(write_captured, self._folder, items)
             except BaseException:

@@ -1,4 +1,4 @@
-"""Captured traffic as parquet files: the one leaf that imports pyarrow. The layout is in :mod:`airflow_mlops.serving`."""
+"""Captured traffic as parquet files: the one leaf that imports pyarrow. Layout: :mod:`airflow_mlops.serving`."""
 
 from __future__ import annotations
 

@@ -66,6 +66,8 @@ class Served:
         self._worker: Worker | None = None
         self._task: asyncio.Task[None] | None = None
         self._open = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @property
     def pid(self) -> int | None:
@@ -108,13 +110,17 @@ class Served:
     async def score(self, table: Table) -> Outcome:
         """Return what the model says, or why there is no answer. Never raises and never waits without a limit."""
         self._open += 1
+        self._idle.clear()
         try:
             return await self._score(table)
         finally:
             self._open -= 1
+            if not self._open:
+                self._idle.set()
 
     async def _score(self, table: Table) -> Outcome:
-        fitted, types = None, ()
+        fitted: Table | None = None
+        types: tuple[str, ...] = ()
         try:
             schema = self.schema or (await self._live()).schema
             fitted = fit(table, schema)
@@ -155,9 +161,9 @@ class Served:
 
     async def stop(self) -> None:
         """Let open requests finish, as long as they may, then end the worker."""
-        deadline = monotonic() + self._limits.wait + self._limits.answer
-        while self._open and monotonic() < deadline:
-            await asyncio.sleep(POLL_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.wait + self._limits.answer):
+                await self._idle.wait()
         if self._task:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

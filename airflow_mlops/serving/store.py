@@ -1,4 +1,4 @@
-"""The gateway's own copy of the model files: checked against the digest before every load, safe from deleted sources."""
+"""The gateway's own copy of the model files: checked against the digest before every load."""
 
 from __future__ import annotations
 

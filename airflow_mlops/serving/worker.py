@@ -1,8 +1,8 @@
 """The process of one revision: loads the model, answers one question after another, ends with the gateway.
 
-Started by :mod:`airflow_mlops.serving.process` as
-``python -m airflow_mlops.serving.worker <socket fd> <model folder>``. Its standard input is a lifeline: when the gateway
-dies, however it dies, the line ends and so does the worker, even in the middle of loading. What a model prints and why it failed goes to the log; the data of a request never does.
+Started by :mod:`airflow_mlops.serving.process` with the number of its socket and the folder of the model. Its standard
+input is a lifeline: when the gateway dies, however it dies, the line ends and so does the worker, even in the middle of
+loading. What a model prints and why it failed goes to the log; the data of a request never does.
 """
 
 from __future__ import annotations
