@@ -88,9 +88,13 @@ class WindowMetrics(Record):
 
 @runtime_checkable
 class DeploymentTarget(Protocol):
-    """A platform that serves models. Every verb may be called twice with the same effect as once."""
+    """A platform that serves models. Every verb may be called twice with the same effect as once.
+
+    :param needs_folder: whether ``deploy`` wants the model's files, as the folder in its option ``path``
+    """
 
     name: str
+    needs_folder: bool
 
     def deploy(
         self, model: ModelVersion, endpoint: str, *, revision: str, options: Mapping[str, Any] | None = None

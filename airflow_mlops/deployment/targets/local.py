@@ -43,6 +43,7 @@ class LocalTarget:
     """Endpoints of one embedded gateway."""
 
     name = "local"
+    needs_folder = True
 
     def __init__(self, url: str, *, token: str = "", timeout: float = 30.0) -> None:
         self.url = redact(url)
