@@ -115,7 +115,7 @@ class CanaryRolloutOperator(MlopsOperator):
             return RolloutResult(self.endpoint, self._name(), Outcome.ALREADY_SERVING, status.traffic).to_dict()
         store.set(PLAN, plan.to_dict())
         self._running = target, plan
-        self._wait(plan)
+        return self._wait(plan)
 
     def complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Turn the trigger's result into the task's state."""
