@@ -81,6 +81,11 @@ class Column:
         return float(self.total / self.present) if self.present and self.cells.ids.size else None
 
     @property
+    def coded(self) -> bool:
+        """Whether its categories were numbers."""
+        return self.kind is Kind.CATEGORICAL and not any("string" in name for name in self.types)
+
+    @property
     def type(self) -> str:
         """The physical types in one word, for example ``int64|double``."""
         return "|".join(self.types)

@@ -33,7 +33,7 @@ def detect(reference: DriftProfile, current: DriftProfile, policy: DriftPolicy) 
     judged = judge(pairs, policy)
     drifted = tuple(c.name for c in judged if c.verdict is Verdict.FAIL)
     changes = [*missing.values(), *changed.values(), *added]
-    rows = _rows(reference.rows, current.rows, policy.min_rows)
+    rows = _rows(reference, current, policy.min_rows)
     reasons = [rows, _schema_reason([*missing.values(), *changed.values()]), _columns_reason(judged, rows, policy)]
     decision = GateDecision.of(reasons if reference.rows and current.rows else reasons[:1])
     return DriftReport(
@@ -76,13 +76,13 @@ def _comparable(a: Kind, b: Kind) -> bool:
     return a is b or Kind.EMPTY in (a, b) or {a, b} == {Kind.BOOLEAN, Kind.NUMERIC}
 
 
-def _rows(reference: int, current: int, least: int) -> Reason:
-    enough = min(reference, current) >= max(1, least)
-    observed = {"reference": reference, "current": current}
-    if enough:
-        return Reason("rows", Verdict.PASS, observed, least, f"{current} rows were compared with {reference}.")
-    side, found = ("current data", current) if current < least else ("reference", reference)
-    message = f"The {side} has {found} rows, {least} are needed."
+def _rows(reference: DriftProfile, current: DriftProfile, least: int) -> Reason:
+    observed = {"reference": reference.rows, "current": current.rows}
+    if min(observed.values()) >= max(1, least):
+        message = f"{current.rows} rows were compared with {reference.rows}."
+        return Reason("rows", Verdict.PASS, observed, least, message)
+    side, profile = ("current data", current) if current.rows < max(1, least) else ("reference", reference)
+    message = " ".join([f"The {side} has {profile.rows} rows, {least} are needed.", *profile.warnings])
     return Reason("rows", Verdict.INCONCLUSIVE, observed, least, message)
 
 

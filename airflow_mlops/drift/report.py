@@ -87,7 +87,7 @@ class DriftReport(Record):
             width = max(len("column"), *(len(column.name) for column in self.columns[:columns]))
             lines.append(f"{'column':<{width}}  {'kind':<11}  {'verdict':<12}  severity  why")
             lines += [
-                f"{c.name:<{width}}  {c.kind:<11}  {c.verdict.name:<12}  {c.severity:>8.2f}  {c.why}"
+                f"{c.name:<{width}}  {c.kind:<11}  {c.verdict.name:<12}  {c.severity:>8.2f}  {c.why}".rstrip()
                 for c in self.columns[:columns]
             ]
         return "\n".join([*lines, *self.schema_changes, *self.warnings])

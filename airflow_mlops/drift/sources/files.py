@@ -12,6 +12,7 @@ import pyarrow.parquet as pq  # noqa: TID253
 
 from airflow_mlops.core.errors import InvalidSpecError, NotFoundError
 from airflow_mlops.drift.sources.piece import Piece, Selection
+from airflow_mlops.drift.sources.window import Window, masked
 
 _SUFFIXES = (".parquet", ".csv", ".csv.gz")
 
@@ -22,17 +23,31 @@ class FileSource:
     Hidden files and files that are being written (``.tmp``) are passed over.
 
     :param path: file or folder
+    :param window: only rows of that time, by the column *time_column*
+    :param prefix: only columns that start with it, without it
     :raises NotFoundError: there is nothing of that kind
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, window: Window | None = None, time_column: str = "", prefix: str = "") -> None:
+        self.window, self.time_column, self.prefix = window or Window(), time_column, prefix
+        if not self.window.open and not time_column:
+            raise InvalidSpecError(f"A window of {str(path)!r} needs the name of its time column. Give time_column.")
         self.paths = _found(path)
         self.warnings: list[str] = []
 
     def pieces(self, selection: Selection) -> Iterator[Piece]:
         """Yield one piece for each row group of a parquet file and each block of a CSV file."""
         for path in self.paths:
-            yield from _parquet(path, selection) if path.suffix == ".parquet" else _csv(path, selection)
+            for piece in _parquet(path) if path.suffix == ".parquet" else _csv(path):
+                yield self._chosen(piece, selection)
+
+    def _chosen(self, piece: Piece, selection: Selection) -> Piece:
+        found = piece
+        if not self.window.open:
+            Selection(columns=(self.time_column,)).of(list(piece.names))
+            found = masked(piece, self.window.mask(piece.read(self.time_column)))
+        names = [name.removeprefix(self.prefix) for name in found.names if name.startswith(self.prefix)]
+        return Piece(found.rows, selection.of(names), lambda name: found.read(self.prefix + name))
 
 
 def _found(path: Path) -> list[Path]:
@@ -47,9 +62,9 @@ def _found(path: Path) -> list[Path]:
     return files
 
 
-def _parquet(path: Path, selection: Selection) -> Iterator[Piece]:
+def _parquet(path: Path) -> Iterator[Piece]:
     with open_parquet(path) as file:
-        names = selection.of(file.schema_arrow.names)
+        names = tuple(file.schema_arrow.names)
         for group in range(file.num_row_groups):
             yield Piece(file.metadata.row_group(group).num_rows, names, _reader(file, group))
 
@@ -71,10 +86,10 @@ def _reader(file: Any, group: int) -> Any:
     return lambda name: file.read_row_group(group, columns=[name], use_threads=False).column(0)
 
 
-def _csv(path: Path, selection: Selection) -> Iterator[Piece]:
+def _csv(path: Path) -> Iterator[Piece]:
     try:
         with pcsv.open_csv(path, convert_options=pcsv.ConvertOptions(strings_can_be_null=True)) as reader:
-            names = selection.of(reader.schema.names)
+            names = tuple(reader.schema.names)
             for batch in reader:
                 yield Piece(batch.num_rows, names, batch.column)
     except pa.ArrowException as error:
