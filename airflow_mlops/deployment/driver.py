@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from airflow_mlops.core.decisions import GateDecision, Reason, Verdict
-from airflow_mlops.core.errors import NotFoundError, PlatformUnavailableError, close_match
+from airflow_mlops.core.errors import InvalidSpecError, NotFoundError, PlatformUnavailableError, close_match
 from airflow_mlops.core.records import Record
-from airflow_mlops.deployment.contract import DeploymentTarget, EndpointStatus, WindowMetrics
+from airflow_mlops.deployment.contract import DeploymentTarget, EndpointStatus, RevisionState, WindowMetrics
 from airflow_mlops.deployment.guards import Window, load_guard
 from airflow_mlops.deployment.rollout import (
     Action,
@@ -97,11 +97,13 @@ class RolloutDriver:
     def turn(self) -> None:
         """Look and act once. After an error call it again: an action that may have got through is repeated first."""
         now = self.clock()
+        status = self.target.status(self.plan.endpoint)
+        if self._ordered is None and self.plan.step_of(status.traffic) != self.progress.step:
+            self._interrupted(status.traffic)
+            return
+        if broken := _broken(status, self.plan.revision):
+            self._ordered = RollBack(broken), now
         if self._ordered is None:
-            traffic = self.target.status(self.plan.endpoint).traffic
-            if self.plan.step_of(traffic) != self.progress.step:
-                self._interrupted(traffic)
-                return
             self._ordered = next_step(self.plan, self.progress, now, self._window(now), self.guards), now
         self._act(*self._ordered)
         self._ordered = None
@@ -145,8 +147,7 @@ class RolloutDriver:
                 self._end(Outcome.PROMOTED, served)
 
     def _shift(self, percent: float) -> Mapping[str, float]:
-        wanted = self.plan.traffic_at(percent)
-        return confirmed(self.target.shift(self.plan.endpoint, wanted), wanted).traffic
+        return _ordered(self.target, self.plan.endpoint, self.plan.traffic_at(percent)).traffic
 
     def _over(self, decision: GateDecision | None, now: float) -> None:
         if decision is not None:
@@ -168,12 +169,22 @@ class RolloutDriver:
 def restore(target: DeploymentTarget, plan: RolloutPlan) -> EndpointStatus:
     """Put the traffic back to what it was before *plan*, unless it is none of the plan's own splits.
 
-    :raises PlatformUnavailableError: the platform took the order and shows other traffic
+    :raises PlatformUnavailableError: the old revision is not ready now, or the split read back is another one
     """
     status = target.status(plan.endpoint)
     if plan.step_of(status.traffic) in (None, -1):
         return status
-    return confirmed(target.shift(plan.endpoint, plan.prior), plan.prior)
+    return _ordered(target, plan.endpoint, plan.prior)
+
+
+def _ordered(target: DeploymentTarget, endpoint: str, wanted: Mapping[str, float]) -> EndpointStatus:
+    """Shift and read back. A revision that is there and not ready now, because it restarts, may be so soon."""
+    try:
+        return confirmed(target.shift(endpoint, wanted), wanted)
+    except NotFoundError:
+        raise
+    except InvalidSpecError as error:
+        raise PlatformUnavailableError(f"{endpoint!r} cannot serve {dict(wanted)!r} now: {error}") from error
 
 
 def confirmed(status: EndpointStatus, wanted: Mapping[str, float]) -> EndpointStatus:
@@ -200,6 +211,15 @@ def require_revision(status: EndpointStatus, revision: str) -> None:
             f"Endpoint {status.endpoint!r} has no revision {revision!r}: {close_match(revision, names)}"
             f"It has {', '.join(names) or 'none'}."
         )
+
+
+def _broken(status: EndpointStatus, revision: str) -> GateDecision | None:
+    """Return a FAIL if the platform itself says that the revision failed."""
+    found = status.find(revision)
+    if found is not None and found.state is not RevisionState.FAILED:
+        return None
+    message = f"{revision!r} stopped serving: {found.detail if found else 'it is not there any more'}."
+    return GateDecision.of([Reason("ready", Verdict.FAIL, found.state if found else "absent", "ready", message)])
 
 
 def _gave_up(why: str) -> GateDecision:

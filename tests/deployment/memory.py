@@ -17,13 +17,14 @@ class MemoryTarget:
     :param bad: whether ``v2`` fails half of its requests
     :param lost: how many of the next shifts get through although the answer is lost
     :param deaf: shifts are accepted and not carried out
+    :param failed: name of a revision that failed for good
     """
 
     name = "memory"
     needs_folder = False
 
     def __init__(self, *, bad: bool = False) -> None:
-        self.bad, self.lost, self.deaf = bad, 0, False
+        self.bad, self.lost, self.deaf, self.failed = bad, 0, False, ""
         self.traffic: dict[str, float] = {"v1": 100.0}
         self.shifts: list[dict[str, float]] = []
 
@@ -36,10 +37,13 @@ class MemoryTarget:
     def status(self, endpoint: str) -> EndpointStatus:
         """Return both revisions."""
         revisions = tuple(
-            Revision(name, "fares", name[1:], state=RevisionState.READY, traffic=self.traffic.get(name, 0.0))
+            Revision(name, "fares", name[1:], state=self._state(name), traffic=self.traffic.get(name, 0.0))
             for name in ("v1", "v2", "v3")
         )
         return EndpointStatus(endpoint, "http://127.0.0.1", revisions)
+
+    def _state(self, name: str) -> RevisionState:
+        return RevisionState.FAILED if name == self.failed else RevisionState.READY
 
     def shift(self, endpoint: str, traffic: Mapping[str, float]) -> EndpointStatus:
         """Shift, and perhaps lose the answer."""

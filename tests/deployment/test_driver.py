@@ -154,3 +154,17 @@ def test_a_guard_that_cannot_be_imported_is_refused_before_anything_moves() -> N
     plan = RolloutPlan("fares", "v2", {"v1": 100.0}, guards=("no.such.module:rule",))
     with pytest.raises(InvalidSpecError, match=r"package\.module:function"):
         RolloutDriver(MemoryTarget(), plan)
+
+
+def test_a_revision_that_failed_for_good_is_taken_back() -> None:
+    """When the platform itself says that the canary failed, no statistics are asked for."""
+    target, clock = MemoryTarget(), Clock()
+    driver = RolloutDriver(target, PLAN, clock)
+    driver.begin()
+    driver.turn()
+    target.failed = "v2"
+    driver.turn()
+    assert driver.result is not None
+    assert driver.result.decision is Outcome.ROLLED_BACK
+    assert [reason.rule for reason in driver.result.reasons] == ["ready"]
+    assert target.traffic == {"v1": 100.0}

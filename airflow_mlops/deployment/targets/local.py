@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 import httpx
 
 from airflow_mlops.core.connection import ConnectionInfo
+from airflow_mlops.core.digests import folder_digest
 from airflow_mlops.core.errors import (
     ConflictError,
     IntegrityError,
@@ -65,12 +66,9 @@ class LocalTarget:
         a folder); ``ready_timeout``, seconds to wait (default 120).
         """
         chosen = _known(options or {})
-        body = {
-            "model": model.name,
-            "version": model.version,
-            "digest": model.digest,
-            "path": str(_folder(model, chosen.get("path"))),
-        }
+        folder = _folder(model, chosen.get("path"))
+        digest = model.digest or folder_digest(folder)
+        body = {"model": model.name, "version": model.version, "digest": digest, "path": str(folder)}
         self._call("PUT", f"{_at(endpoint)}/revisions/{quote(revision)}", json=body)
         self._wait_ready(endpoint, revision, float(chosen.get("ready_timeout", 120)))
         status = self.status(endpoint)
