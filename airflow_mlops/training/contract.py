@@ -84,6 +84,19 @@ class TrainingSpec(Record):
 
         return text_digest(json.dumps(self.to_dict(), sort_keys=True, default=str))
 
+    def features(self) -> tuple[Feature, ...]:
+        """Return the optional abilities this spec asks of a backend."""
+        used = {
+            Feature.IMAGE: bool(self.image),
+            Feature.NODES: self.nodes > 1,
+            Feature.GPUS: self.resources.gpus > 0,
+            Feature.SPOT: self.spot,
+            Feature.CHECKPOINT: bool(self.checkpoint),
+            Feature.SECRET_ENV: bool(self.secret_env),
+            Feature.MAX_RUNTIME: self.max_runtime is not None,
+        }
+        return tuple(feature for feature, asked in used.items() if asked)
+
 
 @dataclass(frozen=True)
 class JobHandle(Record):
@@ -147,6 +160,10 @@ class TrainingBackend(Protocol):
         """
         ...
 
+    def locate(self, name: str) -> JobHandle | None:
+        """Return the job called *name*, or ``None`` when the platform does not know it. It never starts one."""
+        ...
+
     def observe(self, handles: Iterable[JobHandle]) -> Mapping[JobHandle, JobStatus]:
         """Look at many jobs at once. A job that the platform does not know is absent from the answer."""
         ...
@@ -161,4 +178,16 @@ class TrainingBackend(Protocol):
 
     def managed(self) -> Iterator[tuple[JobHandle, TaskIdentity]]:
         """Yield every job this package started here and the task that owns it."""
+        ...
+
+
+@runtime_checkable
+class HasLog(Protocol):
+    """A backend that can show what a job printed."""
+
+    def read_log(self, handle: JobHandle, offset: int) -> tuple[str, int]:
+        """Return what the job printed from byte *offset* on, and the offset to go on from.
+
+        At most 1 MiB at once; while the job is active, whole lines only.
+        """
         ...

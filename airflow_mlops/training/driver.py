@@ -1,0 +1,172 @@
+"""What to do next about one training job: pure decisions, the same for blocking and deferred tasks.
+
+A worker may be killed between any two steps. The record says how far it came, the platform says what is true; from
+both follows one step. Nothing here acts, and nothing here depends on the number of the try.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from airflow_mlops.core.errors import JobFailedError, MlopsError, PlatformUnavailableError, PreemptedError
+from airflow_mlops.core.records import Record
+from airflow_mlops.training.contract import JobHandle, JobState, JobStatus
+
+MAX_PREEMPTIONS = 3
+MAX_TRIGGER_FAILURES = 5
+
+
+class Phase(StrEnum):
+    """How far a worker came with a job."""
+
+    INTENT = "intent"
+    """Written before the submission: the job may exist."""
+    SUBMITTED = "submitted"
+    """Written after it: the job did exist."""
+    FAILED = "failed"
+    """Its end was reported as this task's failure. The next try starts a new job."""
+
+
+@dataclass(frozen=True)
+class JobRecord(Record):
+    """What a task remembers about its job across tries.
+
+    :param name: the job's stable name
+    :param generation: changes when the task is cleared, not when it is retried
+    :param attempt: our own count of resubmissions within one generation
+    :param deadline: seconds since 1970 after which the job is stopped from here; ``None`` for never
+    :param log_offset: byte up to which the job's log was copied into a task log
+    :param cancelled: the cancel mark: a worker was told to stop this job
+    :param preemptions: how often the platform took the machine away in this generation
+    :param lost: how often the platform did not know a job it had accepted
+    :param trigger_failures: how often waiting broke although the job went on
+    """
+
+    name: str
+    phase: Phase
+    generation: int
+    attempt: int = 0
+    job: JobHandle | None = None
+    run_id: str = ""
+    deadline: float | None = None
+    log_offset: int = 0
+    cancelled: bool = False
+    preemptions: int = 0
+    lost: int = 0
+    trigger_failures: int = 0
+
+
+@dataclass(frozen=True)
+class Start:
+    """Make sure the job before is over, then start a new one. ``record`` carries the counts; name and job are new."""
+
+    record: JobRecord
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Submit under the recorded name: the platform either has the job or starts it."""
+
+    record: JobRecord
+
+
+@dataclass(frozen=True)
+class Wait:
+    """The job is active: look again later."""
+
+    record: JobRecord
+
+
+@dataclass(frozen=True)
+class Collect:
+    """The job succeeded: fetch what it left behind."""
+
+    record: JobRecord
+    job: JobHandle
+
+
+@dataclass(frozen=True)
+class Fail:
+    """Report *error*. The job is over, or ``stop`` it first."""
+
+    record: JobRecord
+    error: MlopsError
+    stop: bool = False
+
+
+Step = Start | Submit | Wait | Collect | Fail
+
+
+def next_step(
+    record: JobRecord | None,
+    status: JobStatus | None,
+    *,
+    generation: int,
+    entering: bool,
+    now: float,
+    max_preemptions: int = MAX_PREEMPTIONS,
+) -> Step:
+    """Return what to do next.
+
+    :param record: what this task remembers; ``None`` before its first submission
+    :param status: what the platform says now; ``None`` when it does not know the job
+    :param entering: a try begins; false while the try that submitted or adopted the job goes on
+    :param now: seconds since 1970
+    """
+    if record is None or record.generation != generation:
+        return Start(JobRecord("", Phase.INTENT, generation))
+    if entering and (record.cancelled or record.phase is Phase.FAILED):
+        return Start(_again(record))
+    if record.phase is Phase.INTENT or record.job is None:
+        return Submit(record)
+    if status is None:
+        return _gone(record)
+    if not status.state.terminal:
+        return _active(record, now)
+    return _ended(record, record.job, status, max_preemptions)
+
+
+def _again(record: JobRecord) -> JobRecord:
+    """Return the record of the next attempt: counts kept, everything about the old job forgotten."""
+    return JobRecord(
+        "",
+        Phase.INTENT,
+        record.generation,
+        attempt=record.attempt + 1,
+        preemptions=record.preemptions,
+        lost=record.lost,
+    )
+
+
+def _gone(record: JobRecord) -> Step:
+    if record.lost == 0 and not record.cancelled:
+        return Start(replace(_again(record), lost=1))
+    text = f"The platform no longer knows job {record.name!r}. Another try starts a new one."
+    return Fail(record, PlatformUnavailableError(text))
+
+
+def _active(record: JobRecord, now: float) -> Step:
+    if record.cancelled:
+        return Fail(record, _cancelled(record), stop=True)
+    if record.deadline is None or now <= record.deadline:
+        return Wait(record)
+    text = f"Job {record.name!r} was active long after its max_runtime and was stopped. Raise max_runtime."
+    return Fail(record, JobFailedError(text), stop=True)
+
+
+def _ended(record: JobRecord, job: JobHandle, status: JobStatus, max_preemptions: int) -> Step:
+    if status.state is JobState.SUCCEEDED:
+        return Collect(record, job)
+    if status.state is JobState.CANCELLED:
+        return Fail(record, _cancelled(record))
+    about = f"Job {record.name!r} is {status.state.value} ({status.native}): {status.detail}"
+    if status.state is not JobState.PREEMPTED:
+        return Fail(record, JobFailedError(about))
+    if record.preemptions < max_preemptions:
+        return Start(replace(_again(record), preemptions=record.preemptions + 1))
+    return Fail(record, PreemptedError(f"{about}\nIt was preempted {record.preemptions + 1} times."))
+
+
+def _cancelled(record: JobRecord) -> JobFailedError:
+    return JobFailedError(f"Job {record.name!r} was cancelled. Clear the task to start a new one.")

@@ -1,0 +1,92 @@
+"""A tracking run of its own for each job: made before the job starts, closed when it is over, also when it failed.
+
+The run is found again by the job's name, so a worker killed in between leaves no second run. Credentials travel as
+names of variables, never as values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from airflow_mlops.core.refs import DataVersion
+from airflow_mlops.platforms.mlflow import MLflowClient
+from airflow_mlops.training.contract import JobState, TrainingSpec
+from airflow_mlops.training.launch import RUN_ID, flag_value
+
+JOB_TAG = "mlops.job"
+_OPEN = "RUNNING"
+_STATUS = {JobState.SUCCEEDED: "FINISHED", JobState.FAILED: "FAILED"}  # everything else was stopped: KILLED
+_BATCH = 100  # the most parameters or tags MLflow takes in one request
+
+
+@dataclass(frozen=True)
+class MLflowTracking:
+    """Tracks jobs in one experiment.
+
+    :param experiment: name of the experiment, made if it is absent
+    :param tags: further tags of every run
+    :param secret_env: variables with the server's credentials that the job needs, by the names of their secrets
+    """
+
+    client: MLflowClient
+    experiment: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    secret_env: Mapping[str, str] = field(default_factory=dict)
+
+    def open(self, name: str, spec: TrainingSpec) -> TrainingSpec:
+        """Return *spec* with the variables MLflow's own client reads. Same name, same run."""
+        experiment_id = self.client.experiment_id(self.experiment)
+        run_id = self._find(experiment_id, name) or self._create(experiment_id, name, spec)
+        own = {
+            "MLFLOW_TRACKING_URI": self.client.address,
+            "MLFLOW_EXPERIMENT_ID": experiment_id,
+            RUN_ID: run_id,
+        }
+        return replace(spec, env={**spec.env, **own}, secret_env={**self.secret_env, **spec.secret_env})
+
+    def close(self, run_id: str, state: JobState) -> None:
+        """End the run, unless the job's own program has ended it well."""
+        status = _STATUS.get(state, "KILLED")
+        if self.client.run(run_id)["info"]["status"] != status:
+            self.client.finish_run(run_id, status)
+
+    def _find(self, experiment_id: str, name: str) -> str:
+        found = self.client.search_runs([experiment_id], f"tags.`{JOB_TAG}` = '{name}'", limit=1)
+        return str(found[0]["info"]["run_id"]) if found else ""
+
+    def _create(self, experiment_id: str, name: str, spec: TrainingSpec) -> str:
+        tags = {JOB_TAG: name, **self.tags, **data_tags(spec.inputs)}
+        run = self.client.create_run(experiment_id, name, tags)
+        run_id = str(run["info"]["run_id"])
+        params = [(key, flag_value(value)) for key, value in spec.parameters.items()]
+        for first in range(0, len(params), _BATCH):
+            self.client.log(run_id, params=dict(params[first : first + _BATCH]))
+        return run_id
+
+
+def data_tags(inputs: Mapping[str, DataVersion]) -> dict[str, str]:
+    """Return the tags that say which bytes a run was trained on: digest, commit and address of each input."""
+    return {
+        f"mlops.data.{name}.{what}": value
+        for name, version in inputs.items()
+        for what, value in (("digest", version.digest), ("commit", version.commit), ("uri", version.uri))
+    }
+
+
+def credentials(login: str, password: str, extra: Mapping[str, Any]) -> dict[str, str]:
+    """Return the variables that MLflow's own client reads its credentials and trust from.
+
+    https://mlflow.org/docs/latest/self-hosting/security/basic-http-auth/
+    """
+    verify = extra.get("verify", True)
+    if verify is True:
+        trust: dict[str, str] = {}
+    elif verify is False:
+        trust = {"MLFLOW_TRACKING_INSECURE_TLS": "true"}
+    else:
+        trust = {"MLFLOW_TRACKING_SERVER_CERT_PATH": str(verify)}
+    if login:
+        return {**trust, "MLFLOW_TRACKING_USERNAME": login, "MLFLOW_TRACKING_PASSWORD": password}
+    return {**trust, **({"MLFLOW_TRACKING_TOKEN": password} if password else {})}
