@@ -77,9 +77,12 @@ def _records(value: Any, key: str) -> Table:
         return _rows(value, key)
     names = value[0].keys()
     for row, record in enumerate(value):
-        if not isinstance(record, dict) or record.keys() != names:
-            other = sorted(names ^ record.keys()) if isinstance(record, dict) else type(record).__name__
-            raise InvalidSpecError(f"Row {row} of {key!r} has other columns than row 0: {other!r}.")
+        if not isinstance(record, dict):
+            raise InvalidSpecError(f"Row {row} of {key!r} must be an object like row 0, got {type(record).__name__}.")
+        if record.keys() != names:
+            raise InvalidSpecError(
+                f"Row {row} of {key!r} has other columns than row 0: {sorted(names ^ record.keys())!r}."
+            )
     return Table(tuple(names), tuple([record[name] for record in value] for name in names))
 
 
