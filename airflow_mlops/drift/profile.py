@@ -82,7 +82,7 @@ class DriftProfile:
         """
         if not path.is_file():
             raise NotFoundError(
-                f"There is no drift profile at {str(path)!r}. Run ProfileDataOperator with output={str(path)!r} first."
+                f"There is no drift profile at {str(path)!r}. Run ProfileDataOperator with that output_path first."
             )
         return cls.from_json(path.read_text(encoding="utf-8"))
 

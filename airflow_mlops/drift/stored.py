@@ -6,12 +6,15 @@ So the reference travels with the model, and a later check needs nothing but the
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from airflow_mlops.core.errors import InvalidSpecError, NotFoundError
 from airflow_mlops.core.refs import ModelVersion
 from airflow_mlops.drift.profile import DriftProfile
+from airflow_mlops.drift.reference import profile_address, read_reference
 from airflow_mlops.drift.report import DriftReport
 from airflow_mlops.platforms.mlflow import MLflowClient
 
@@ -19,6 +22,35 @@ TAG = "airflow_mlops.drift"
 """First part of the tags: ``.profile`` (address), ``.verdict``, ``.columns``, ``.rows``, ``.at`` and ``.report``."""
 
 _SHOWN_COLUMNS = 20
+
+Connect = Callable[[], MLflowClient]
+"""Opens a client when one is needed: a check of two files needs no server."""
+
+
+def find_reference(
+    connect: Connect, reference: str | Mapping[str, Any] | None, model: ModelVersion | None
+) -> DriftProfile:
+    """Return the profile that *reference* names, or the one that *model* carries when it names nothing.
+
+    :raises NotFoundError: there is none
+    :raises InvalidSpecError: neither was given
+    """
+    address = profile_address(reference) if reference else ""
+    if address and not address.startswith("mlflow-artifacts:"):
+        return read_reference(address)
+    if not address and model is None:
+        raise InvalidSpecError("There is nothing to compare with. Give reference, model or model_name.")
+    with connect() as client:
+        return load_profile(client, model) if model and not address else read_profile(client, address)
+
+
+def keep_report(connect: Connect, report: DriftReport, model: ModelVersion | None, path: str | None) -> str:
+    """Keep the whole *report* with *model* and at *path*, if given, and return its address; empty when nowhere."""
+    uri = write_report(Path(path), report) if path else ""
+    if model is None:
+        return uri
+    with connect() as client:
+        return store_report(client, model, report)
 
 
 def store_profile(client: MLflowClient, model: ModelVersion, profile: DriftProfile) -> str:
@@ -84,6 +116,6 @@ def _address(client: MLflowClient, model: ModelVersion, name: str) -> str:
     if not model.run_id:
         raise InvalidSpecError(
             f"Version {model.version} of model {model.name!r} has no run to keep a profile with. "
-            "Register it with its run_id, or keep the profile in a file (output=...)."
+            "Register it with its run_id, or keep the profile in a file (output_path=...)."
         )
     return f"{str(client.run(model.run_id)['info']['artifact_uri']).rstrip('/')}/drift/{name}"

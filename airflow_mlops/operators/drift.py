@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from airflow_mlops.drift.profile import DriftProfile
     from airflow_mlops.drift.report import DriftReport
+    from airflow_mlops.platforms.mlflow import MLflowClient
 
 __all__ = ["DetectDriftOperator", "ProfileDataOperator"]
 
@@ -42,15 +43,15 @@ class ProfileDataOperator(MlopsOperator):
     :param target: the column that only labelled data has
     :param predictions: data that holds the model's answers to this very data, as *data*
     :param prediction_column: the column of *predictions* with the score
-    :param output: JSON file to write
+    :param output_path: JSON file to write
     :param model: the ``ModelVersion`` dict to keep the profile with, as artifact ``drift/profile.json`` of its run
     :param mlflow_conn_id: connection of the registry
     :raises NotFoundError: there is no data, or a column does not exist
     """
 
     template_fields = (
-        "data", "file", "columns", "exclude", "categorical", "target", "predictions", "prediction_column", "output",
-        "model", "mlflow_conn_id",
+        "data", "file", "columns", "exclude", "categorical", "target", "predictions", "prediction_column",
+        "output_path", "model", "mlflow_conn_id",
     )  # fmt: skip
 
     def __init__(
@@ -64,7 +65,7 @@ class ProfileDataOperator(MlopsOperator):
         target: str = "",
         predictions: str | Mapping[str, Any] | None = None,
         prediction_column: str = "prediction",
-        output: str | None = None,
+        output_path: str | None = None,
         model: Mapping[str, Any] | None = None,
         mlflow_conn_id: str = MLflowHook.default_conn_name,
         **kwargs: Any,
@@ -72,18 +73,20 @@ class ProfileDataOperator(MlopsOperator):
         super().__init__(**kwargs)
         self.data, self.file, self.columns, self.exclude = data, file, columns, exclude
         self.categorical, self.target, self.predictions = categorical, target, predictions
-        self.prediction_column, self.output, self.model = prediction_column, output, model
+        self.prediction_column, self.output_path, self.model = prediction_column, output_path, model
         self.mlflow_conn_id = mlflow_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
         """Build the profile, keep it and return where it is."""
-        if not (self.output or self.model):
-            raise InvalidSpecError("The profile would be lost. Give output=<file>, model=<registered version> or both.")
+        if not (self.output_path or self.model):
+            raise InvalidSpecError(
+                "The profile would be lost. Give output_path=<file>, model=<registered version> or both."
+            )
         profile = self._profile()
         self.log.info("Profiled %d rows, %d columns.", profile.rows, len(profile.columns))
         result: dict[str, Any] = {"rows": profile.rows, "columns": list(profile.columns)}
-        if self.output:
-            path = profile.write(Path(self.output)).absolute()
+        if self.output_path:
+            path = profile.write(Path(self.output_path)).absolute()
             result |= {"path": str(path), "profile_uri": path.as_uri()}
         if self.model:
             result["profile_uri"] = self._store(profile, ModelVersion.from_dict(self.model))
@@ -198,7 +201,8 @@ class DetectDriftOperator(MlopsOperator):
         result = report.brief(self.max_columns) | {"report_uri": self._keep(report, model)}
         drifted = report.verdict is Verdict.FAIL
         if drifted and self.retrain_asset is not None:
-            event = {"reason": "drift", "columns": list(report.drifted[:20]), "verdict": report.verdict.value}
+            event: dict[str, Any] = {"reason": "drift", "columns": list(report.drifted[:20])}
+            event["verdict"] = report.verdict.value
             context["outlet_events"][_alias(self.retrain_asset)].add(self.retrain_asset, extra=event)
         self._go_on(self.on_drift if drifted else self.without_drift, report, result, context)
         return result
@@ -207,16 +211,16 @@ class DetectDriftOperator(MlopsOperator):
         if self.model:
             return ModelVersion.from_dict(self.model)
         if self.model_name:
-            return MLflowHook(self.mlflow_conn_id).get_registry().resolve(self.model_name, self.alias)
-        if self.reference:
-            return None
-        raise InvalidSpecError("There is nothing to compare with. Give reference, model or model_name.")
+            found: ModelVersion = MLflowHook(self.mlflow_conn_id).get_registry().resolve(self.model_name, self.alias)
+            return found
+        return None
 
     def _report(self, model: ModelVersion | None) -> DriftReport:
         with extra("drift"):
             from airflow_mlops.drift.detect import detect
             from airflow_mlops.drift.policy import DriftPolicy
             from airflow_mlops.drift.reference import profile_window
+            from airflow_mlops.drift.stored import find_reference
         excluded = tuple(self.exclude or ())
         policy = DriftPolicy(
             thresholds=self.thresholds or {},
@@ -226,7 +230,7 @@ class DetectDriftOperator(MlopsOperator):
             weights=self.weights or {},
             ignore=excluded,
         )
-        reference = self._reference(model)
+        reference = find_reference(self._client, self.reference, model)
         window = profile_window(
             self.current,
             reference,
@@ -238,25 +242,13 @@ class DetectDriftOperator(MlopsOperator):
         )
         return detect(reference, window, policy)
 
-    def _reference(self, model: ModelVersion | None) -> DriftProfile:
-        from airflow_mlops.drift.reference import profile_address, read_reference
-        from airflow_mlops.drift.stored import load_profile, read_profile
-
-        address = profile_address(self.reference) if self.reference else ""
-        if address and not address.startswith("mlflow-artifacts:"):
-            return read_reference(address)
-        with MLflowHook(self.mlflow_conn_id).get_client() as client:
-            return load_profile(client, model) if model and not address else read_profile(client, address)
-
     def _keep(self, report: DriftReport, model: ModelVersion | None) -> str:
-        """Keep the whole report where it was asked for and return its address; empty when nowhere."""
-        from airflow_mlops.drift.stored import store_report, write_report
+        from airflow_mlops.drift.stored import keep_report
 
-        uri = write_report(Path(self.report_path), report) if self.report_path else ""
-        if model is None:
-            return uri
-        with MLflowHook(self.mlflow_conn_id).get_client() as client:
-            return store_report(client, model, report)
+        return keep_report(self._client, report, model, self.report_path)
+
+    def _client(self) -> MLflowClient:
+        return MLflowHook(self.mlflow_conn_id).get_client()
 
     def _go_on(self, how: str, report: DriftReport, result: dict[str, Any], context: Context) -> None:
         """Fail the task, skip what comes after it, or do nothing. The report is the task's result in every case."""
@@ -267,7 +259,7 @@ class DetectDriftOperator(MlopsOperator):
             raise GateFailedError(report.decision, "The data drifted")
         skipped = [t.task_id for t in context["task"].get_direct_relatives(upstream=False) if not t.is_teardown]
         if skipped:
-            raise DownstreamTasksSkipped(tasks=skipped)
+            raise DownstreamTasksSkipped(tasks=skipped)  # type: ignore[no-untyped-call]
 
 
 def _alias(asset: Asset) -> AssetAlias:

@@ -1,4 +1,4 @@
-"""From what a DAG author writes to a source: a path, the dict of an earlier task, or captured traffic of an endpoint."""
+"""From what a DAG author writes to a source: a path, the dict of an earlier task, or the traffic of an endpoint."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Traffic that the local gateway captured: what the model was asked, and what it answered.
 
-``<capture_dir>/<endpoint>/<revision>/<YYYY-MM-DD>/part-<...>.parquet`` with the columns request_id, row, time, revision,
-status, latency_ms, ``input.<feature>`` and prediction. Only answered requests (status 200) count.
+``<capture_dir>/<endpoint>/<revision>/<YYYY-MM-DD>/part-<...>.parquet`` with the columns request_id, row, time,
+revision, status, latency_ms, ``input.<feature>`` and prediction. Only answered requests (status 200) count.
 """
 
 from __future__ import annotations
