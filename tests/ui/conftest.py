@@ -1,17 +1,111 @@
-"""What the tests of the page share: a real API server with users, a real registry, a real browser."""
+"""What the tests of the page share: a real registry, a real gateway, a real API server with users, a real browser."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-FLAGS = (
-    "--no-sandbox --headless --disable-gpu --disable-background-networking --disable-component-update --no-first-run"
-)
+from airflow_mlops.core.connection import ConnectionInfo
+from airflow_mlops.core.refs import ModelVersion
+from airflow_mlops.deployment.targets.local import LocalTarget
+from airflow_mlops.platforms.mlflow import MLflowClient
+from airflow_mlops.registry.registries.mlflow import MLflowRegistry
+from airflow_mlops.testing.airflow_server import AirflowServer, airflow_server
+from airflow_mlops.testing.gateway import running_gateway
+from airflow_mlops.testing.mlflow_server import mlflow_server
+
+FLAGS = "--no-sandbox --headless --disable-gpu --disable-background-networking --disable-component-update"
+MARKUP = "<img src=x onerror=alert(1)>"
+"""A model name that is markup. It must be inert wherever it is shown."""
+
+
+@dataclass
+class Platforms:
+    """The running registry and gateway."""
+
+    mlflow_url: str
+    registry: MLflowRegistry
+    gateway_url: str
+    token: str
+    target: LocalTarget
+
+    @property
+    def client(self) -> MLflowClient:
+        """The registry's own client."""
+        return self.registry.client
+
+
+@pytest.fixture(scope="session")
+def platforms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platforms]:
+    """Give a registry with two versions of ``flights``, and a gateway that serves both at 75 and 25 percent."""
+    root = tmp_path_factory.mktemp("platforms")
+    with ExitStack() as stack:
+        gateway = stack.enter_context(running_gateway(root / "gateway", token="hunter2"))
+        mlflow = stack.enter_context(mlflow_server(root / "mlflow"))
+        client = stack.enter_context(MLflowClient(ConnectionInfo(host=mlflow)))
+        target = LocalTarget(gateway.url, token=gateway.token)
+        running = Platforms(mlflow, MLflowRegistry(client), gateway.url, gateway.token, target)
+        fill(running, root / "model")
+        yield running
+
+
+def fill(platforms: Platforms, folder: Path) -> None:
+    """Register and deploy as the operators would."""
+    write_model(folder)
+    registry, target = platforms.registry, platforms.target
+    one = register(platforms, folder, "flights", {"airflow.dag_id": "train_flights", "airflow.run_id": "run_1"})
+    two = register(platforms, folder, "flights", {})
+    register(platforms, folder, MARKUP, {})
+    registry.promote("flights", expected=None, to=one.version)
+    registry.set_alias("flights", "challenger", two.version)
+    drift = {"verdict": "fail", "columns": "dep_delay,distance", "at": "2026-01-02T03:04:05+00:00", "rows": "12000"}
+    registry.set_version_tags("flights", one.version, {f"airflow_mlops.drift.{k}": v for k, v in drift.items()})
+    for model in (one, two):
+        target.deploy(model, "flight-delay", revision=f"v{model.version}", options={"path": str(folder)})
+    target.shift("flight-delay", {"v1": 75.0, "v2": 25.0})
+
+
+def register(platforms: Platforms, folder: Path, name: str, tags: dict[str, str]) -> ModelVersion:
+    """Log the model in a run of its own and register it."""
+    client = platforms.client
+    run = client.create_run(client.experiment_id("ui"), "run")["info"]
+    for file in (path for path in folder.rglob("*") if path.is_file()):
+        client.artifacts.write(f"{run['artifact_uri']}/model/{file.relative_to(folder)}", file.read_bytes())
+    return platforms.registry.register(name, f"runs:/{run['run_id']}/model", run_id=run["run_id"], tags=tags)
+
+
+def write_model(folder: Path) -> None:
+    """Write the smallest model MLflow loads: it answers 0.5 to every row."""
+    (folder / "code").mkdir(parents=True)
+    (folder / "MLmodel").write_text(
+        "flavors:\n  python_function:\n    loader_module: constant_model\n    code: code\n"
+        'signature:\n  inputs: \'[{"name": "x", "type": "double", "required": true}]\'\n'
+        '  outputs: \'[{"type": "double"}]\'\n'
+    )
+    (folder / "code" / "constant_model.py").write_text(
+        "class Model:\n    def predict(self, data):\n        return [0.5] * len(data)\n\n\n"
+        "def _load_pyfunc(path):\n    return Model()\n"
+    )
+
+
+@pytest.fixture(scope="session")
+def server(platforms: Platforms, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowServer]:
+    """Give an API server that knows both platforms, a gateway that is down, and one without a connection."""
+    env = {
+        "AIRFLOW_CONN_MLFLOW_DEFAULT": platforms.mlflow_url.replace("http://", "http://:@"),
+        "AIRFLOW_CONN_GATEWAY_DEFAULT": platforms.gateway_url.replace("http://", f"http://:{platforms.token}@"),
+        "AIRFLOW_CONN_GATEWAY_DOWN": "http://:hunter2@127.0.0.1:9",
+        "AIRFLOW__MLOPS__DEPLOYMENT_TARGETS": "local:gateway_default, local:gateway_down, local:gateway_absent",
+    }
+    with airflow_server(tmp_path_factory.mktemp("airflow"), env=env) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +120,6 @@ def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=FLAGS.split())
+        browser = playwright.chromium.launch(executable_path=program, args=[*FLAGS.split(), "--no-first-run"])
         yield browser
         browser.close()

@@ -92,7 +92,7 @@ function traffic(revisions) {
 }
 
 function revision(each, index, previous) {
-  const what = each.model ? `${each.model} version ${each.version}` : "";
+  const what = each.model ? `${each.model} v${each.version}` : "";
   const back = each.revision === previous && h("span", { class: "badge", title: "A rollback goes here" }, "previous");
   return h(
     "li",
@@ -163,7 +163,7 @@ function version(each) {
       "th",
       { scope: "row" },
       outside(each.url, each.version, "Open in MLflow"),
-      each.aliases.map((alias) => h("span", { class: `badge alias ${alias}` }, alias)),
+      each.aliases.flatMap((alias) => [" ", h("span", { class: `badge alias ${alias}` }, alias)]),
       each.dag_run && h("small", { class: "quiet run", title: "The DAG run that registered it" }, each.dag_run),
     ),
     cell("Gate", each.gate ? gate(each.gate) : h("span", { class: "quiet" }, "not evaluated")),

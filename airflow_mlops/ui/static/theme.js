@@ -3,17 +3,20 @@
 (() => {
   const own = document.documentElement;
   const system = matchMedia("(prefers-color-scheme: dark)");
-  const outer = window.parent === window ? null : window.parent.document.documentElement;
+  const outer = window.parent === window ? null : window.parent.document;
 
   const follow = () => {
-    const named = outer && ["dark", "light"].find((theme) => outer.classList.contains(theme));
+    const named = outer && ["dark", "light"].find((theme) => outer.documentElement.classList.contains(theme));
     own.classList.toggle("dark", named ? named === "dark" : system.matches);
+    const ground = outer && getComputedStyle(outer.body).backgroundColor;
+    if (ground && ground !== "rgba(0, 0, 0, 0)") {
+      own.style.setProperty("--ground", ground);
+    }
   };
 
-  own.classList.toggle("framed", outer !== null);
   follow();
   system.addEventListener("change", follow);
   if (outer) {
-    new MutationObserver(follow).observe(outer, { attributes: true, attributeFilter: ["class"] });
+    new MutationObserver(follow).observe(outer.documentElement, { attributes: true, attributeFilter: ["class"] });
   }
 })();
