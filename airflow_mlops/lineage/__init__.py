@@ -1,1 +1,0 @@
-"""Where a model came from: the chain from an endpoint back to the data bytes."""
