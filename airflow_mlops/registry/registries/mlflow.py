@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from airflow_mlops.core.digests import folder_digest
-from airflow_mlops.core.errors import ConflictError, IntegrityError, NotFoundError, close_match
+from airflow_mlops.core.errors import ConflictError, IntegrityError, InvalidSpecError, NotFoundError, close_match
 from airflow_mlops.core.refs import ModelVersion
 from airflow_mlops.platforms.mlflow import MLflowClient
+from airflow_mlops.registry.contract import CHAMPION, PREVIOUS
 from airflow_mlops.registry.lock import PREFIX, alias_lock
 from airflow_mlops.registry.promotion import move_champion, restore_previous
 from airflow_mlops.registry.sources import ModelSource, find_source
@@ -92,8 +93,8 @@ class MLflowRegistry:
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
         """Point an alias other than ``champion`` and ``previous`` to *version*; those two move by promotion alone."""
-        if alias in ("champion", "previous"):
-            raise ConflictError(f"The alias {alias!r} moves by promote and rollback alone.")
+        if alias in (CHAMPION, PREVIOUS):
+            raise InvalidSpecError(f"The alias {alias!r} moves by promote and rollback alone. Choose another one.")
         self.client.set_alias(name, alias, version)
 
     def set_version_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None:
