@@ -37,6 +37,11 @@ class RunningGateway:
 
     def put(self, endpoint: str, revision: str, folder: Path, *, digest: str = "") -> dict[str, Any]:
         """Put the model in *folder* on the gateway and return the status of the endpoint once it is ready or failed."""
+        self.begin(endpoint, revision, folder, digest=digest)
+        return self.wait(endpoint)
+
+    def begin(self, endpoint: str, revision: str, folder: Path, *, digest: str = "") -> None:
+        """Put the model in *folder* on the gateway and return at once."""
         body = {
             "model": endpoint,
             "version": revision,
@@ -46,7 +51,6 @@ class RunningGateway:
         with self.client() as client:
             answer = client.put(f"/v1/endpoints/{endpoint}/revisions/{revision}", json=body)
             assert answer.status_code in (200, 202), answer.text
-        return self.wait(endpoint)
 
     def wait(self, endpoint: str, seconds: float = START_SECONDS) -> dict[str, Any]:
         """Return the status of *endpoint* once no revision of it is being created.

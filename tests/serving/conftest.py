@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -35,20 +34,9 @@ mlflow.models.set_model(Moody())
 """
 
 
-@dataclass(frozen=True)
-class Models:
-    """Folders of saved models. ``old`` and ``new``: binary classifiers of ``x`` (double), ``n`` (long) that disagree."""
-
-    old: Path
-    new: Path
-    array: Path
-    moody: Path
-    foreign: Path
-
-
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    """Save the models."""
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Save models and give their folders. ``old`` and ``new`` classify ``x`` (double) and ``n`` (long) and disagree."""
     import mlflow.pyfunc
     import mlflow.sklearn
     import numpy as np
@@ -76,16 +64,19 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
         )
     code = root / "foreign" / "moody.py"
     code.write_text("import package_that_nobody_has\n" + code.read_text())
-    return Models(root / "old", root / "new", root / "array", root / "moody", root / "foreign")
+    return {name: root / name for name in ("old", "new", "array", "moody", "foreign")}
 
 
 @pytest.fixture(scope="session")
-def gateway(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Iterator[RunningGateway]:
-    """Give a running gateway with the endpoint ``pair``: revisions ``old`` and ``new``, both ready."""
-    with running_gateway(tmp_path_factory.mktemp("gateway")) as found:
-        for revision in ("old", "new"):
-            status = found.put("pair", revision, getattr(models, revision))
-            assert status["revisions"][-1]["state"] == "ready", status
+def gateway(tmp_path_factory: pytest.TempPathFactory, models: dict[str, Path]) -> Iterator[RunningGateway]:
+    """Give a running gateway with ready revisions: ``old`` and ``new`` on ``pair``, ``v1`` on ``moody``."""
+    with running_gateway(tmp_path_factory.mktemp("gateway"), arguments=["--answer-timeout", "2"]) as found:
+        for endpoint, revision, model in (("pair", "old", "old"), ("pair", "new", "new"), ("moody", "v1", "moody")):
+            found.begin(endpoint, revision, models[model])
+        for endpoint in ("pair", "moody"):
+            status = found.wait(endpoint)
+            assert {item["state"] for item in status["revisions"]} == {"ready"}, status
+        found.shift("moody", v1=100)
         yield found
 
 
