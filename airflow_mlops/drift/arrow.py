@@ -1,6 +1,7 @@
 """Between arrow and numpy without a copy, and without pandas.
 
-``to_numpy`` and ``pa.array`` import pandas to look for its types: half a CPU second, which profiles a million rows.
+``to_numpy``, ``pa.array`` and ``pa.scalar`` import pandas to look for its types: half a CPU second,
+which profiles a million rows.
 """
 
 from __future__ import annotations
@@ -26,3 +27,8 @@ def to_numpy(array: Any) -> npt.NDArray[Any]:
 def from_integers(values: npt.NDArray[np.int64]) -> Any:
     """Return *values* as an arrow array over the same memory."""
     return pa.Array.from_buffers(pa.int64(), values.size, [None, pa.py_buffer(np.ascontiguousarray(values))])
+
+
+def integer(value: int) -> Any:
+    """Return *value* as an arrow scalar, to compare columns with."""
+    return from_integers(np.array([value], np.int64))[0]

@@ -16,6 +16,7 @@ import pyarrow.compute as pc  # noqa: TID253
 import pyarrow.parquet as pq  # noqa: TID253
 
 from airflow_mlops.core.errors import IntegrityError
+from airflow_mlops.drift.arrow import integer
 from airflow_mlops.drift.profile import PREDICTION
 from airflow_mlops.drift.sources.piece import Piece, Selection
 from airflow_mlops.drift.sources.window import Window, masked
@@ -63,7 +64,7 @@ class GatewaySource:
         stored = {name.removeprefix(_INPUT): name for name in table.column_names if name.startswith(_INPUT)}
         if PREDICTION in table.column_names:
             stored.setdefault(PREDICTION, PREDICTION)
-        mask = pc.fill_null(pc.equal(table.column("status"), _ANSWERED), False)
+        mask = pc.equal(table.column("status").cast(pa.int64()), integer(_ANSWERED))
         if not self.window.open:
             mask = pc.and_(mask, self.window.mask(table.column("time")))
         piece = Piece(table.num_rows, selection.of(list(stored)), lambda name: table.column(stored[name]))

@@ -10,6 +10,7 @@ import pyarrow as pa  # noqa: TID253 - a leaf that computes; operators import it
 import pyarrow.compute as pc  # noqa: TID253
 
 from airflow_mlops.core.errors import InvalidSpecError
+from airflow_mlops.drift.arrow import integer
 from airflow_mlops.drift.sources.piece import Piece
 
 
@@ -43,7 +44,7 @@ class Window:
         return not (early or (self.until is not None and day > (self.until + slack).date()))
 
     def mask(self, times: Any) -> Any:
-        """Return which of the arrow timestamps are in the window; a missing one never is.
+        """Return which of the arrow timestamps are in the window: true, false, or null for a missing one.
 
         :raises InvalidSpecError: the column does not hold timestamps
         """
@@ -52,10 +53,10 @@ class Window:
         micros = times.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
         inside = pc.is_valid(micros)
         if self.since is not None:
-            inside = pc.and_(inside, pc.greater_equal(micros, _micros(self.since)))
+            inside = pc.and_(inside, pc.greater_equal(micros, integer(_micros(self.since))))
         if self.until is not None:
-            inside = pc.and_(inside, pc.less(micros, _micros(self.until)))
-        return pc.fill_null(inside, False)
+            inside = pc.and_(inside, pc.less(micros, integer(_micros(self.until))))
+        return inside
 
 
 def moment(value: Any) -> datetime | None:
@@ -76,7 +77,7 @@ def moment(value: Any) -> datetime | None:
 
 
 def masked(piece: Piece, mask: Any) -> Piece:
-    """Return the rows of *piece* that *mask* chooses."""
+    """Return the rows of *piece* for which *mask* is true."""
     return Piece(pc.sum(mask).as_py() or 0, piece.names, lambda name: piece.read(name).filter(mask))
 
 
