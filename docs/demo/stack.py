@@ -245,3 +245,14 @@ def copy_templates(root: Path) -> None:
     shutil.copytree(
         REPOSITORY / "dags", root / "dags", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
     )
+
+
+def write_project(root: Path) -> None:
+    """Point the template's project file to the demo's folders, with a rollout of seconds instead of minutes."""
+    file = root / "dags" / "projects" / "flights.json"
+    project = json.loads(file.read_text()) | {
+        "landing": str(root / "landing" / "flights"),
+        "capture_dir": str(root / "gateway" / "capture"),
+        "defaults": {"steps": [30, 100], "bake": 5},
+    }
+    file.write_text(json.dumps(project, indent=2))

@@ -1,0 +1,217 @@
+"""Task groups the template DAGs are made of: from a data version to a champion, and from a champion to all traffic.
+
+Every step is an ordinary task with a fixed name. To change one, pass a subclass of its operator in ``operators``; it
+gets the same arguments. A group never decides anything itself: the gates inside it do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from airflow.sdk import TaskGroup
+
+from airflow_mlops.core.errors import InvalidSpecError, close_match
+from airflow_mlops.operators.data import DvcMaterialiseOperator
+from airflow_mlops.operators.deployment import CanaryRolloutOperator, DeployModelOperator
+from airflow_mlops.operators.drift import ProfileDataOperator
+from airflow_mlops.operators.registry import (
+    EvaluateModelOperator,
+    PromoteModelOperator,
+    RegisterModelOperator,
+    RollbackModelOperator,
+)
+from airflow_mlops.operators.training import TrainModelOperator
+from airflow_mlops.operators.validation import ValidateDataOperator
+
+CODE = "{{ ti.xcom_pull('materialise')['code'] }}"
+
+TRAINING_STEPS: Mapping[str, Any] = {
+    "materialise": DvcMaterialiseOperator,
+    "validate": ValidateDataOperator,
+    "train": TrainModelOperator,
+    "register": RegisterModelOperator,
+    "profile": ProfileDataOperator,
+    "evaluate": EvaluateModelOperator,
+    "promote": PromoteModelOperator,
+}
+ROLLOUT_STEPS: Mapping[str, Any] = {
+    "deploy": DeployModelOperator,
+    "canary": CanaryRolloutOperator,
+    "rollback_model": RollbackModelOperator,
+}
+
+
+@dataclass(frozen=True)
+class TrainingPipeline:
+    """The tasks of :func:`training_pipeline`. ``promote`` skips what follows it when the gate said no."""
+
+    group: TaskGroup
+    model_name: str
+    materialise: Any
+    validate: Any
+    train: Any
+    register: Any
+    profile: Any
+    evaluate: Any
+    promote: Any
+
+
+@dataclass(frozen=True)
+class CanaryRollout:
+    """The tasks of :func:`canary_rollout`."""
+
+    group: TaskGroup
+    deploy: Any
+    canary: Any
+    rollback_model: Any
+
+
+def training_pipeline(
+    *,
+    model_name: str,
+    data_path: str,
+    suite: str,
+    command: Sequence[str],
+    target: str,
+    rev: str = "",
+    train_file: str = "train.parquet",
+    holdout_file: str = "holdout.parquet",
+    backend: Any = "local",
+    training_conn_id: Any = None,
+    dvc_conn_id: Any = "dvc_default",
+    mlflow_conn_id: Any = "mlflow_default",
+    parameters: Any = None,
+    training: Mapping[str, Any] | None = None,
+    validation: Mapping[str, Any] | None = None,
+    gate: Mapping[str, Any] | None = None,
+    operators: Mapping[str, Any] | None = None,
+    group_id: str = "training",
+) -> TrainingPipeline:
+    """From a data version to a champion: materialise, validate, train, register, profile, evaluate, promote.
+
+    :param data_path: folder under DVC that holds *train_file* and *holdout_file*
+    :param suite: path of the suite's JSON file in the same git repository, read at the same commit as the data
+    :param command: program to train with; ``{code}`` in it is the folder of the repository's files at that commit
+    :param target: column to predict
+    :param rev: data revision; empty for the version that triggered the run, else the newest one
+    :param training, validation, gate: further arguments of ``train``, ``validate`` and ``evaluate``
+    :param operators: step name -> operator class to use instead
+    """
+    step = _steps(TRAINING_STEPS, operators)
+    with TaskGroup(group_id, prefix_group_id=False) as group:
+        materialise = step["materialise"](
+            task_id="materialise", path=data_path, rev=rev, export_code=True, dvc_conn_id=dvc_conn_id
+        )
+        validate = step["validate"](
+            task_id="validate",
+            data=materialise.output,
+            file=train_file,
+            suite=suite,
+            dvc_conn_id=dvc_conn_id,
+            **(validation or {}),
+        )
+        train = step["train"](
+            task_id="train",
+            backend=backend,
+            conn_id=training_conn_id,
+            command=[part.replace("{code}", CODE) for part in command],
+            experiment=model_name,
+            parameters=parameters,
+            inputs={"train": materialise.output},
+            mlflow_conn_id=mlflow_conn_id,
+            **(training or {}),
+        )
+        register = step["register"](
+            task_id="register",
+            model_name=model_name,
+            training=train.output,
+            data=materialise.output,
+            validation=validate.output,
+            mlflow_conn_id=mlflow_conn_id,
+        )
+        profile = step["profile"](
+            task_id="profile",
+            data=materialise.output,
+            file=train_file,
+            target=target,
+            model=register.output,
+            mlflow_conn_id=mlflow_conn_id,
+        )
+        evaluate = step["evaluate"](
+            task_id="evaluate",
+            model_name=model_name,
+            challenger=register.output,
+            holdout=materialise.output,
+            file=holdout_file,
+            target=target,
+            mlflow_conn_id=mlflow_conn_id,
+            **(gate or {}),
+        )
+        promote = step["promote"](
+            task_id="promote", model_name=model_name, evaluation=evaluate.output, mlflow_conn_id=mlflow_conn_id
+        )
+        validate >> train
+        profile >> promote
+    return TrainingPipeline(group, model_name, materialise, validate, train, register, profile, evaluate, promote)
+
+
+def canary_rollout(
+    *,
+    endpoint: str,
+    trained: TrainingPipeline,
+    target: Any = "local",
+    conn_id: Any = "gateway_default",
+    mlflow_conn_id: Any = "mlflow_default",
+    steps: Any = (5, 25, 50, 100),
+    bake: Any = 300,
+    guards: Mapping[str, Any] | None = None,
+    operators: Mapping[str, Any] | None = None,
+    group_id: str = "rollout",
+) -> CanaryRollout:
+    """From a model version to all traffic: deploy without traffic, shift step by step, take it back when a guard fails.
+
+    :param trained: what :func:`training_pipeline` returned; the rollout starts only after its promotion
+    :param steps: traffic of the new revision in percent, rising to 100
+    :param bake: seconds each step is watched
+    :param guards: further arguments of the canary: its thresholds
+    :param operators: step name -> operator class to use instead
+    """
+    step = _steps(ROLLOUT_STEPS, operators)
+    with TaskGroup(group_id, prefix_group_id=False) as group:
+        deploy = step["deploy"](
+            task_id="deploy",
+            endpoint=endpoint,
+            model=trained.register.output,
+            target=target,
+            conn_id=conn_id,
+            mlflow_conn_id=mlflow_conn_id,
+        )
+        canary = step["canary"](
+            task_id="canary",
+            endpoint=endpoint,
+            revision=deploy.output,
+            steps=steps,
+            bake=bake,
+            target=target,
+            conn_id=conn_id,
+            **(guards or {}),
+        )
+        rollback_model = step["rollback_model"](
+            task_id="rollback_model",
+            model_name=trained.model_name,
+            promoted=trained.promote.output,
+            mlflow_conn_id=mlflow_conn_id,
+            trigger_rule="one_failed",
+        )
+        trained.promote >> deploy
+        canary >> rollback_model
+    return CanaryRollout(group, deploy, canary, rollback_model)
+
+
+def _steps(known: Mapping[str, Any], swapped: Mapping[str, Any] | None) -> dict[str, Any]:
+    for name in swapped or {}:
+        if name not in known:
+            raise InvalidSpecError(f"There is no step {name!r}: {close_match(name, known)}Steps: {', '.join(known)}.")
+    return {**known, **(swapped or {})}

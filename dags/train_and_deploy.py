@@ -1,0 +1,89 @@
+"""Train, judge and deploy a model whenever its data has a new version.
+
+One DAG for every file in `projects/`. All that differs between two models is in that file: table, target, suite and
+training script. Every parameter can be set in the trigger form; runs started by new data use the defaults.
+"""
+
+import json
+from pathlib import Path
+
+from airflow.sdk import DAG, Asset, Param
+
+from airflow_mlops.groups import canary_rollout, training_pipeline
+
+for file in sorted((Path(__file__).parent / "projects").glob("*.json")):
+    project = json.loads(file.read_text())
+    with DAG(
+        dag_id=f"{file.stem}_train_and_deploy",
+        schedule=Asset(project["data_asset"]),
+        catchup=False,
+        max_active_runs=1,
+        tags=["mlops", file.stem],
+        doc_md=__doc__,
+        params={
+            "data_revision": Param(
+                "",
+                type="string",
+                title="Data revision",
+                description="Branch, tag or commit. Empty: the version that triggered the run, else the newest.",
+            ),
+            "backend": Param("local", type="string", title="Training backend"),
+            "training_conn_id": Param(None, type=["null", "string"], title="Training connection"),
+            "training_parameters": Param(
+                {},
+                type="object",
+                title="Training parameters",
+                description="Passed to the training script as --name value.",
+            ),
+            "target": Param("local", type="string", title="Deployment target"),
+            "target_conn_id": Param("gateway_default", type="string", title="Deployment connection"),
+            "mlflow_conn_id": Param("mlflow_default", type="string", title="MLflow connection"),
+            "dvc_conn_id": Param("dvc_default", type="string", title="DVC connection"),
+            "metric": Param("roc_auc", enum=["roc_auc", "accuracy", "log_loss"], title="Metric of the gate"),
+            "mode": Param(
+                "superiority", enum=["superiority", "non_inferiority"], title="What the challenger must show"
+            ),
+            "min_effect": Param(0.0, type="number", minimum=0, title="Smallest gain worth a promotion"),
+            "margin": Param(0.005, type="number", minimum=0, title="Largest loss that counts as not worse"),
+            "alpha": Param(
+                0.05,
+                type="number",
+                exclusiveMinimum=0,
+                maximum=0.5,
+                title="Risk of promoting a model that is not better",
+            ),
+            "steps": Param([5, 25, 50, 100], type="array", items={"type": "number"}, title="Canary traffic in percent"),
+            "bake": Param(300, type="number", minimum=1, title="Seconds each canary step is watched"),
+        },
+    ) as dag:
+        dag.params.update(project.get("defaults", {}))
+        p = dag.param
+        trained = training_pipeline(
+            model_name=project["model_name"],
+            data_path=project["data_path"],
+            suite=project["suite"],
+            command=project["command"],
+            target=project["target"],
+            rev="{{ params.data_revision }}",
+            backend=p("backend"),
+            training_conn_id=p("training_conn_id"),
+            parameters=p("training_parameters"),
+            dvc_conn_id=p("dvc_conn_id"),
+            mlflow_conn_id=p("mlflow_conn_id"),
+            gate={
+                "metric": p("metric"),
+                "mode": p("mode"),
+                "min_effect": p("min_effect"),
+                "margin": p("margin"),
+                "alpha": p("alpha"),
+            },
+        )
+        canary_rollout(
+            endpoint=project["endpoint"],
+            trained=trained,
+            target=p("target"),
+            conn_id=p("target_conn_id"),
+            mlflow_conn_id=p("mlflow_conn_id"),
+            steps=p("steps"),
+            bake=p("bake"),
+        )
