@@ -109,10 +109,11 @@ class TrainingJob:
             else:
                 return self._conclude(step)
 
-    def run(self, interval: float, *, patience: float | None = None, entering: bool) -> JobRecord | TrainingResult:
-        """Advance until there is a result, looking every *interval* seconds, at most for *patience* seconds."""
+    def wait(
+        self, found: JobRecord | TrainingResult, interval: float, *, patience: float | None = None
+    ) -> JobRecord | TrainingResult:
+        """Go on from *found* until there is a result, looking every *interval* seconds, at most *patience* seconds."""
         end = None if patience is None else time.monotonic() + patience
-        found = self.advance(entering=entering)
         while isinstance(found, JobRecord) and (end is None or time.monotonic() < end):
             time.sleep(interval)
             found = self.advance(entering=False)

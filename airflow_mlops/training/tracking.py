@@ -6,10 +6,12 @@ names of variables, never as values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
 
+from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.core.refs import DataVersion
 from airflow_mlops.platforms.mlflow import MLflowClient
 from airflow_mlops.training.contract import JobState, TrainingSpec
@@ -52,6 +54,11 @@ class MLflowTracking:
         if self.client.run(run_id)["info"]["status"] != status:
             self.client.finish_run(run_id, status)
 
+    def url(self, run_id: str) -> str:
+        """Return the page of a run."""
+        experiment_id = self.client.run(run_id)["info"]["experiment_id"]
+        return f"{self.client.address}/#/experiments/{experiment_id}/runs/{run_id}"
+
     def _find(self, experiment_id: str, name: str) -> str:
         found = self.client.search_runs([experiment_id], f"tags.`{JOB_TAG}` = '{name}'", limit=1)
         return str(found[0]["info"]["run_id"]) if found else ""
@@ -66,6 +73,21 @@ class MLflowTracking:
         return run_id
 
 
+@contextmanager
+def exported(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set *variables* in this process for as long as the block lasts, for backends that read secrets from there."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
 def data_tags(inputs: Mapping[str, DataVersion]) -> dict[str, str]:
     """Return the tags that say which bytes a run was trained on: digest, commit and address of each input."""
     return {
@@ -75,18 +97,18 @@ def data_tags(inputs: Mapping[str, DataVersion]) -> dict[str, str]:
     }
 
 
-def credentials(login: str, password: str, extra: Mapping[str, Any]) -> dict[str, str]:
+def credentials(info: ConnectionInfo) -> dict[str, str]:
     """Return the variables that MLflow's own client reads its credentials and trust from.
 
     https://mlflow.org/docs/latest/self-hosting/security/basic-http-auth/
     """
-    verify = extra.get("verify", True)
+    verify = info.extra.get("verify", True)
     if verify is True:
         trust: dict[str, str] = {}
     elif verify is False:
         trust = {"MLFLOW_TRACKING_INSECURE_TLS": "true"}
     else:
         trust = {"MLFLOW_TRACKING_SERVER_CERT_PATH": str(verify)}
-    if login:
-        return {**trust, "MLFLOW_TRACKING_USERNAME": login, "MLFLOW_TRACKING_PASSWORD": password}
-    return {**trust, **({"MLFLOW_TRACKING_TOKEN": password} if password else {})}
+    if info.login:
+        return {**trust, "MLFLOW_TRACKING_USERNAME": info.login, "MLFLOW_TRACKING_PASSWORD": info.password}
+    return {**trust, **({"MLFLOW_TRACKING_TOKEN": info.password} if info.password else {})}
