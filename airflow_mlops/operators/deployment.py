@@ -94,7 +94,7 @@ class DeployModelOperator(MlopsOperator):
         return options
 
     def _registry(self) -> Any:
-        from airflow_mlops.hooks.registry import MLflowHook
+        from airflow_mlops.hooks.mlflow import MLflowHook
 
         return MLflowHook(self.mlflow_conn_id).get_registry()
 
