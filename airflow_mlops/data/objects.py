@@ -159,7 +159,8 @@ class DvcObjects:
         from dvc_objects.fs.local import localfs
 
         state = State(str(self._cache_dir), str(self._cache_dir / "state"))
-        return LocalHashFileDB(localfs, str(self._cache_dir / "files" / "md5"), hash_name="md5", state=state)
+        make: Any = LocalHashFileDB
+        return make(localfs, str(self._cache_dir / "files" / "md5"), hash_name="md5", state=state)
 
     def _remote(self) -> Any:
         from dvc.fs import get_cloud_fs

@@ -34,6 +34,7 @@ class CheckResult(Record):
     :param unexpected: number of rows that broke it
     :param message: one sentence for a person; no sample values, they may be personal data
     :param kwargs: arguments of the check
+    :param missing_column: a column the check needs and the data lacks; empty in all other cases
     """
 
     check: str
@@ -42,6 +43,7 @@ class CheckResult(Record):
     unexpected: int = 0
     message: str = ""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    missing_column: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class ValidationReport(Record):
     """What a suite says about one piece of data.
 
     :param rows: number of rows looked at
-    :param bad_rows: rows that broke at least one row check of severity ``critical``
+    :param bad_rows: rows that broke at least one failed row check of severity ``critical``. Rows that ``mostly``
+        tolerates are not bad. After a quarantine: the rows that were put there
     :param suite: name of the suite
     :param suite_digest: ``sha256:<hex>`` of the suite's JSON, so that a report names the very rules it used
     :param data: where the data that may go on is: the input, or after a quarantine the rows that passed
@@ -83,5 +86,5 @@ class Validator(Protocol):
         ...
 
     def bad_rows(self, data: Path, suite: Mapping[str, Any]) -> Mapping[int, str]:
-        """Return row number (from 0, in file order) -> reason, for rows that break a critical row check."""
+        """Return row number (from 0, in file order) -> reason, for the rows that :class:`ValidationReport` counts."""
         ...
