@@ -129,7 +129,7 @@ def test_no_traffic_is_inconclusive_with_the_reason(tmp_path: Path) -> None:
     current, _ = read(tmp_path, revision="v9")
     report = detect(reference, current, DriftPolicy())
     assert report.verdict is Verdict.INCONCLUSIVE
-    assert "no traffic of revision 'v9'" in report.decision.summary()
+    assert "no answered traffic of revision 'v9'" in report.decision.summary()
     assert report.schema_changes == ()
 
 

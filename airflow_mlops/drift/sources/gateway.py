@@ -48,13 +48,14 @@ class GatewaySource:
         :raises IntegrityError: there are files and none of them can be read
         """
         bad: list[Path] = []
-        read = 0
+        read = rows = 0
         for day in self._days():
             for table, files in _tables(sorted(day.glob("*.parquet")), bad):
-                read += files
-                if table.num_rows:
-                    yield self._piece(table, selection)
-        self._warn(read, bad)
+                piece = self._piece(table, selection)
+                read, rows = read + files, rows + piece.rows
+                if piece.rows:
+                    yield piece
+        self._warn(read, rows, bad)
 
     def _days(self) -> list[Path]:
         found = sorted(self.folder.glob(f"{self.revision or '*'}/*/"))
@@ -70,15 +71,15 @@ class GatewaySource:
         piece = Piece(table.num_rows, selection.of(list(stored)), lambda name: table.column(stored[name]))
         return masked(piece, mask)
 
-    def _warn(self, read: int, bad: list[Path]) -> None:
+    def _warn(self, read: int, rows: int, bad: list[Path]) -> None:
         names = ", ".join(repr(str(path)) for path in bad[:_NAMED]) + (", ..." if len(bad) > _NAMED else "")
         if bad and not read:
             raise IntegrityError(f"None of the {len(bad)} captured files can be read: {names}. Is the disk full?")
         if bad:
             self.warnings.append(f"{len(bad)} of {read + len(bad)} captured files cannot be read: {names}.")
-        if not read:
+        if not rows:
             which = f"revision {self.revision!r}" if self.revision else "any revision"
-            self.warnings.append(f"There is no traffic of {which} at {str(self.folder)!r} in that time.")
+            self.warnings.append(f"There is no answered traffic of {which} at {str(self.folder)!r} in that time.")
 
 
 def _day(name: str) -> date | None:
