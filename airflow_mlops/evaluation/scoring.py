@@ -7,6 +7,7 @@ list; anything that would unpickle is refused unless the task says ``allow_pickl
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,8 @@ def _flavors(folder: Path) -> Mapping[str, Any]:
 
 
 def _load_skops(file: Path) -> Any:
-    with extra("mlflow"):
+    with extra("mlflow"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its import asks every loaded module for names, deprecated ones included
         import skops.io
     wanted = sorted(set(skops.io.get_untrusted_types(file=file)) - set(TRUSTED_TYPES))
     if wanted:

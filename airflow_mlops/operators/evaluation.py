@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -134,17 +135,19 @@ class EvaluateModelOperator(MlopsOperator):
     ) -> Evaluation:
         from airflow_mlops.evaluation.gate import decide
 
-        names = {
-            "model_name": challenger.name,
-            "challenger_version": challenger.version,
-            "champion_version": champion.version if champion else "",
-            "holdout_digest": rows.digest,
-        }
         if champion and champion.version == challenger.version:
-            return replace(_same(challenger, policy, len(rows.labels)), **names)
-        scores = [self._scores(registry, model, rows) if model else None for model in (champion, challenger)]
-        attempt = _attempt(registry, names, policy) if champion else 1
-        return replace(decide(*scores, rows.labels, policy, attempt=attempt), **names)
+            found = _same(challenger, policy, len(rows.labels))
+        else:
+            before = self._scores(registry, champion, rows) if champion else None
+            attempt = _attempt(registry, challenger, champion, rows.digest, policy) if champion else 1
+            found = decide(before, self._scores(registry, challenger, rows), rows.labels, policy, attempt=attempt)
+        return replace(
+            found,
+            model_name=challenger.name,
+            challenger_version=challenger.version,
+            champion_version=champion.version if champion else "",
+            holdout_digest=rows.digest,
+        )
 
     def _scores(self, registry: MLflowRegistry, model: ModelVersion, rows: Holdout) -> Any:
         from airflow_mlops.evaluation.scoring import score
@@ -158,7 +161,7 @@ class EvaluateModelOperator(MlopsOperator):
         try:
             return GatePolicy(
                 metric=self.metric,
-                mode=Mode(self.mode),
+                mode=_mode(self.mode),
                 min_effect=float(self.min_effect),
                 margin=float(self.margin),
                 alpha=float(self.alpha),
@@ -168,9 +171,15 @@ class EvaluateModelOperator(MlopsOperator):
             )
         except InvalidSpecError:
             raise
-        except ValueError as error:
-            hint = close_match(str(self.mode), list(Mode))
-            raise InvalidSpecError(f"The gate's policy cannot be read: {error}. {hint}".strip()) from error
+        except (TypeError, ValueError) as error:
+            raise InvalidSpecError(f"A number of the gate's policy cannot be read: {error}.") from error
+
+
+def _mode(word: str) -> Mode:
+    known = [mode.value for mode in Mode]
+    if word not in known:
+        raise InvalidSpecError(f"No mode is called {word!r}: {close_match(word, known)}Known: {', '.join(known)}.")
+    return Mode(word)
 
 
 def _located(holdout: str | Mapping[str, Any]) -> tuple[Path, str]:
@@ -210,9 +219,13 @@ def _same(model: ModelVersion, policy: GatePolicy, rows: int) -> Evaluation:
     return Evaluation(GateDecision.of([reason]), policy.metric, policy.mode, rows)
 
 
-def _attempt(registry: MLflowRegistry, names: Mapping[str, str], policy: GatePolicy) -> int:
-    decision = text_digest(repr([sorted(names.items()), sorted(policy.to_dict().items())]))[7:23]
-    return count_attempt(registry.client, names["model_name"], champion=names["champion_version"], decision=decision)
+def _attempt(
+    registry: MLflowRegistry, challenger: ModelVersion, champion: ModelVersion, holdout: str, policy: GatePolicy
+) -> int:
+    """Count this decision; the same challenger, holdout and policy are the same decision."""
+    subject = [challenger.version, challenger.digest, holdout, policy.to_dict()]
+    decision = text_digest(json.dumps(subject, sort_keys=True))[7:23]
+    return count_attempt(registry.client, challenger.name, champion=champion.version, decision=decision)
 
 
 def _keep(registry: MLflowRegistry, challenger: ModelVersion, evidence: Evidence) -> Evaluation:
