@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -13,7 +14,6 @@ from pathlib import Path
 
 import httpx
 
-from airflow_mlops.core.digests import folder_digest
 from airflow_mlops.testing.gateway import RunningGateway, running_gateway
 
 ROW = {"dataframe_records": [{"x": 2.0, "n": 3}]}
@@ -79,7 +79,8 @@ def test_shifting_and_removing_drop_no_request(
         gateway.shift("moving", v2=100)
         assert client.delete("/v1/endpoints/moving/revisions/v1").status_code == 200
 
-    assert _load(gateway, "moving", 400, move, MOOD) == {200: 400}
+    slow = {"dataframe_records": [{"mood": "sleep 0.02"}]}
+    assert _load(gateway, "moving", 120, move, slow) == {200: 120}
     assert [item["revision"] for item in client.get("/v1/endpoints/moving").json()["revisions"]] == ["v2"]
     client.delete("/v1/endpoints/moving")
 
@@ -141,14 +142,19 @@ def test_nobody_waits_for_ever(client: httpx.Client) -> None:
 
 
 def test_a_gateway_killed_while_it_loads_goes_on_loading(models: dict[str, Path], tmp_path: Path) -> None:
-    """A revision that was being loaded becomes ready after the restart, without anybody asking again."""
-    body = {"model": "m", "version": "1", "digest": folder_digest(models["moody"]), "path": str(models["moody"])}
-    with running_gateway(tmp_path / "g") as first, first.client() as client:
-        assert client.put("/v1/endpoints/e/revisions/v1", json=body).status_code == 202
-        time.sleep(0.3)
-        (pid,) = _children(first.process.pid)
+    """Its worker ends in the middle of loading, and after a restart the revision gets ready without another request."""
+    held, hold = shutil.copytree(models["moody"], tmp_path / "held"), tmp_path / "hold"
+    code = held / "moody.py"
+    wait = f"import os, time\nfor _ in range(600):\n    time.sleep(0.05 * os.path.exists({str(hold)!r}))\n"
+    code.write_text(wait + code.read_text())
+    hold.touch()
+    with running_gateway(tmp_path / "g") as first:
+        first.begin("e", "v1", held)
+        while not (children := _children(first.process.pid)):
+            time.sleep(0.05)
         first.stop(signal.SIGKILL)
-        assert _gone(pid), "a worker ends with its gateway in the middle of loading, too"
+        assert all(_gone(pid) for pid in children)
+    hold.unlink()
     with running_gateway(tmp_path / "g") as second:
         assert second.wait("e")["revisions"][0]["state"] == "ready"
 
