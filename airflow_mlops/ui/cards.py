@@ -5,14 +5,15 @@ Tags are written by many hands, so a tag that cannot be read is left out. It nev
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from types import MappingProxyType
 from urllib.parse import quote
 
 from airflow_mlops.core.refs import ModelVersion
 from airflow_mlops.deployment.contract import EndpointStatus
+from airflow_mlops.evaluation.evidence import Evidence
 from airflow_mlops.registry.contract import CHAMPION
+from airflow_mlops.ui.gate import gate_card
 from airflow_mlops.ui.page import DriftCard, EndpointCard, GateCard, ModelCard, RevisionCard, VersionCard
 
 DRIFT = "airflow_mlops.drift."
@@ -20,17 +21,27 @@ SHOWN = 6
 """How many versions of one model are shown at most."""
 
 
-def model_card(name: str, versions: Iterable[ModelVersion], address: str) -> ModelCard:
+def shown_versions(versions: Iterable[ModelVersion]) -> list[ModelVersion]:
+    """Return the versions that matter, newest first: those with an alias, and the newest of all."""
+    return [v for at, v in enumerate(_newest_first(versions)) if v.aliases or at == 0][:SHOWN]
+
+
+def model_card(
+    name: str,
+    versions: Sequence[ModelVersion],
+    address: str,
+    evidence: Mapping[str, Evidence | str | None] = MappingProxyType({}),
+) -> ModelCard:
     """Return the card of one model.
 
     :param versions: what the registry knows, in any order
     :param address: where a browser finds MLflow; empty for no links
+    :param evidence: version -> what its gate decision rests on, or why that cannot be read
     """
-    known = sorted({v.version: v for v in versions}.values(), key=_number, reverse=True)
-    shown = [v for at, v in enumerate(known) if v.aliases or at == 0][:SHOWN]
+    known, shown = _newest_first(versions), shown_versions(versions)
     return ModelCard(
         name=name,
-        versions=tuple(_version(v, address) for v in shown),
+        versions=tuple(_version(v, address, gate_card(v.tags, evidence.get(v.version))) for v in shown),
         drift=_drift(known),
         hidden=len(known) - len(shown),
         url=f"{address}/#/models/{quote(name, safe='')}" if address else "",
@@ -46,11 +57,15 @@ def endpoint_card(target: str, status: EndpointStatus) -> EndpointCard:
     return EndpointCard(status.endpoint, target, status.url, status.previous, revisions)
 
 
+def _newest_first(versions: Iterable[ModelVersion]) -> list[ModelVersion]:
+    return sorted({v.version: v for v in versions}.values(), key=_number, reverse=True)
+
+
 def _number(version: ModelVersion) -> tuple[int, str]:
     return (int(version.version) if version.version.isdecimal() else -1, version.version)
 
 
-def _version(version: ModelVersion, address: str) -> VersionCard:
+def _version(version: ModelVersion, address: str, gate: GateCard | None) -> VersionCard:
     tags = version.tags
     dag_run = " / ".join(filter(None, (tags.get("airflow.dag_id"), tags.get("airflow.run_id"))))
     page = f"{address}/#/models/{quote(version.name, safe='')}/versions/{quote(version.version, safe='')}"
@@ -59,7 +74,8 @@ def _version(version: ModelVersion, address: str) -> VersionCard:
         aliases=tuple(sorted(version.aliases, key=lambda alias: (alias != CHAMPION, alias))),
         digest=version.digest,
         data=_data(tags),
-        gate=_gate(tags),
+        checks=tags.get("mlops.validation.status", ""),
+        gate=gate,
         dag_run=dag_run,
         url=page if address else "",
     )
@@ -67,12 +83,8 @@ def _version(version: ModelVersion, address: str) -> VersionCard:
 
 def _data(tags: Mapping[str, str]) -> tuple[str, ...]:
     """Return the digests of the data a version was trained on."""
-    return ()
-
-
-def _gate(tags: Mapping[str, str]) -> GateCard | None:
-    """Return what the gate said about a version, if it was asked."""
-    return None
+    named = (key for key in sorted(tags) if key.startswith("mlops.data.") and key.endswith(".digest"))
+    return tuple(dict.fromkeys(tags[key] for key in named))
 
 
 def _drift(versions: Sequence[ModelVersion]) -> DriftCard | None:
@@ -93,14 +105,4 @@ def _drift_of(version: ModelVersion) -> DriftCard:
 
 
 def _words(text: str) -> tuple[str, ...]:
-    """Read a list of names, written as JSON or with commas between them."""
-    found = _json(text)
-    words = found if isinstance(found, list) else text.split(",")
-    return tuple(str(word).strip() for word in words if str(word).strip())
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
+    return tuple(word.strip() for word in text.split(",") if word.strip())

@@ -13,21 +13,26 @@ from airflow_mlops.core.records import Record
 
 @dataclass(frozen=True)
 class GateValue(Record):
-    """One rule of the gate: what was observed, what was required, and what the rule said."""
+    """One figure the gate looked at, what it asked for (empty: nothing), and what its rule said."""
 
     rule: str
     verdict: str
-    observed: str = ""
+    observed: str
     required: str = ""
-    message: str = ""
 
 
 @dataclass(frozen=True)
 class GateCard(Record):
-    """What the promotion gate said about a version."""
+    """What the promotion gate said about a version.
+
+    :param against: the champion it was compared with; empty when there was none
+    :param why: for a person: why it did not pass, or why the figures are missing
+    """
 
     verdict: str
     values: tuple[GateValue, ...] = ()
+    against: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class VersionCard(Record):
 
     :param digest: ``sha256:<hex>`` of the model's files
     :param data: digests of the data it was trained on
+    :param checks: what validation said about that data; empty when it was not asked
     :param dag_run: ``<dag> / <run>`` that registered it; empty when unknown
     :param url: the version's page in MLflow; empty when there is none
     """
@@ -60,6 +66,7 @@ class VersionCard(Record):
     aliases: tuple[str, ...] = ()
     digest: str = ""
     data: tuple[str, ...] = ()
+    checks: str = ""
     gate: GateCard | None = None
     dag_run: str = ""
     url: str = ""

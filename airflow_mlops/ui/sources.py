@@ -21,14 +21,15 @@ from typing import Any, TypeVar
 from airflow.configuration import conf
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from airflow_mlops.core.errors import NotFoundError
+from airflow_mlops.core.errors import IntegrityError, NotFoundError, redact
 from airflow_mlops.core.refs import ModelVersion
+from airflow_mlops.evaluation.evidence import Evidence, read_evidence
 from airflow_mlops.hooks.deployment import DeploymentHook
 from airflow_mlops.hooks.mlflow import MLflowHook
-from airflow_mlops.registry.contract import ModelRegistry
 from airflow_mlops.registry.lock import PREFIX as LOCK
 from airflow_mlops.registry.registries.mlflow import MLflowRegistry
-from airflow_mlops.ui.cards import endpoint_card, model_card
+from airflow_mlops.ui.cards import endpoint_card, model_card, shown_versions
+from airflow_mlops.ui.gate import GATE, UNREADABLE
 from airflow_mlops.ui.page import EndpointCard, ModelCard
 from airflow_mlops.ui.queries import Source
 
@@ -58,14 +59,33 @@ def read_models(conn_id: str, limit: int) -> list[ModelCard]:
         address = conf.get(SECTION, "mlflow_ui_url", fallback="").rstrip("/") or client.address
         aliases = {model["name"]: _aliases(model) for model in client.models(limit=limit)}
         names = sorted(name for name in aliases if not name.startswith(LOCK))
-        return _each(lambda name: model_card(name, _versions(registry, name, aliases[name]), address), names)
+        return _each(lambda name: _model(registry, name, aliases[name], address), names)
+
+
+def _model(registry: MLflowRegistry, name: str, aliases: frozenset[str], address: str) -> ModelCard:
+    versions = _versions(registry, name, aliases)
+    evidence = {version.version: _evidence(registry, version) for version in shown_versions(versions)}
+    return model_card(name, versions, address, evidence)
+
+
+def _evidence(registry: MLflowRegistry, version: ModelVersion) -> Evidence | str | None:
+    """Read what a gate decision rests on, and check that it is still what was decided on."""
+    uri, digest = (version.tags.get(f"{GATE}{key}", "") for key in ("evidence_uri", "evidence"))
+    if not uri or not digest:
+        return None
+    try:
+        return read_evidence(registry.read(uri), digest)
+    except IntegrityError as error:
+        return redact(str(error))
+    except (ValueError, TypeError, AttributeError):  # tags are written by many hands
+        return UNREADABLE
 
 
 def _aliases(model: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(entry["alias"] for entry in model.get("aliases", ()))
 
 
-def _versions(registry: ModelRegistry, name: str, aliases: frozenset[str]) -> list[ModelVersion]:
+def _versions(registry: MLflowRegistry, name: str, aliases: frozenset[str]) -> list[ModelVersion]:
     """Return the newest versions, and those with an alias however old they are."""
     newest = registry.history(name)
     seen = {alias for version in newest for alias in version.aliases}

@@ -13,8 +13,12 @@ from typing import Any
 import pytest
 
 from airflow_mlops.core.connection import ConnectionInfo
+from airflow_mlops.core.decisions import GateDecision, Reason, Verdict
 from airflow_mlops.core.refs import ModelVersion
 from airflow_mlops.deployment.targets.local import LocalTarget
+from airflow_mlops.evaluation.evidence import evidence_of
+from airflow_mlops.evaluation.policy import Evaluation, GatePolicy, Mode
+from airflow_mlops.operators.evaluation import _keep  # the very tags the operator writes
 from airflow_mlops.platforms.mlflow import MLflowClient
 from airflow_mlops.registry.registries.mlflow import MLflowRegistry
 from airflow_mlops.testing.airflow_server import AirflowServer, airflow_server
@@ -24,6 +28,14 @@ from airflow_mlops.testing.mlflow_server import mlflow_server
 FLAGS = "--no-sandbox --headless --disable-gpu --disable-background-networking --disable-component-update"
 MARKUP = "<img src=x onerror=alert(1)>"
 """A model name that is markup. It must be inert wherever it is shown."""
+
+ONE = {
+    "airflow.dag_id": "train_flights",
+    "airflow.run_id": "run_1",
+    "mlops.data.train.digest": "md5:0123456789abcdef.dir",
+    "mlops.validation.status": "pass",
+}
+"""Tags that the operators write when they register."""
 
 
 @dataclass
@@ -60,16 +72,32 @@ def fill(platforms: Platforms, folder: Path) -> None:
     """Register and deploy as the operators would."""
     write_model(folder)
     registry, target = platforms.registry, platforms.target
-    one = register(platforms, folder, "flights", {"airflow.dag_id": "train_flights", "airflow.run_id": "run_1"})
+    one = register(platforms, folder, "flights", ONE)
     two = register(platforms, folder, "flights", {})
     register(platforms, folder, MARKUP, {})
     registry.promote("flights", expected=None, to=one.version)
     registry.set_alias("flights", "challenger", two.version)
+    evaluate(registry, two, one)
     drift = {"verdict": "fail", "columns": "dep_delay,distance", "at": "2026-01-02T03:04:05+00:00", "rows": "12000"}
     registry.set_version_tags("flights", one.version, {f"airflow_mlops.drift.{k}": v for k, v in drift.items()})
     for model in (one, two):
         target.deploy(model, "flight-delay", revision=f"v{model.version}", options={"path": str(folder)})
     target.shift("flight-delay", {"v1": 75.0, "v2": 25.0})
+
+
+def evaluate(registry: MLflowRegistry, challenger: ModelVersion, champion: ModelVersion) -> None:
+    """Keep a gate decision with the challenger as the operator keeps it."""
+    message = "The gain in roc_auc is too small."
+    reasons = [
+        Reason("rows", Verdict.PASS, 5000, 500, "5000 rows."),
+        Reason("floor:roc_auc", Verdict.PASS, 0.8421, 0.7, "It is high enough."),
+        Reason("superiority", Verdict.FAIL, -0.001, 0.0, message),
+    ]
+    found = Evaluation(
+        GateDecision.of(reasons), "roc_auc", Mode.SUPERIORITY, 5000, gain=0.002, gain_low=-0.001,
+        observed={"roc_auc": 0.8421}, champion_version=champion.version,
+    )  # fmt: skip
+    _keep(registry, challenger, evidence_of(found, GatePolicy(floors={"roc_auc": 0.7}), challenger, champion))
 
 
 def register(platforms: Platforms, folder: Path, name: str, tags: dict[str, str]) -> ModelVersion:

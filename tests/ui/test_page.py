@@ -55,13 +55,27 @@ def picture(airflow: Page, name: str) -> None:
 
 
 def test_models_are_shown_with_their_proof(airflow: Page, page: FrameLocator):
-    """Each version shows its alias, the run that registered it and the digest of its files."""
+    """Each version shows its alias, the DAG run that registered it, its data, its checks and its files' digest."""
     rows = page.locator("article", has=page.get_by_role("heading", name="flights")).locator("tbody tr")
 
     assert [text.split()[0:2] for text in rows.all_inner_texts()] == [["2", "challenger"], ["1", "champion"]]
     assert "train_flights / run_1" in rows.nth(1).inner_text()
     assert re.fullmatch("sha256:[0-9a-f]{64}", rows.nth(1).locator("td code").last.get_attribute("title") or "")
+    assert "md5:0123456789" in rows.nth(1).inner_text()
+    assert "checks: pass" in rows.nth(1).inner_text()
     picture(airflow, "light")
+
+
+def test_the_gate_shows_its_figures_and_its_reason(page: FrameLocator):
+    """What was measured, what was asked for and why it was refused are read from the evidence itself."""
+    text = page.locator("tr", has_text="challenger").locator("td").first.inner_text()
+
+    assert "fail" in text
+    assert "against version 1" in text
+    assert re.search(r"roc_auc\s+0\.8421 \(≥ 0\.7\)", text)
+    assert re.search(r"gain\s+\+0\.002", text)
+    assert re.search(r"rows\s+5,000 \(≥ 500\)", text)
+    assert "The gain in roc_auc is too small." in text
 
 
 def test_traffic_is_shown_as_bars_and_words(page: FrameLocator):
@@ -142,6 +156,13 @@ def test_it_is_readable_on_a_phone(airflow: Page, page: FrameLocator, width: int
     assert page.locator("html").evaluate("e => e.scrollWidth - e.clientWidth") <= 0
     picture(airflow, name)
     airflow.set_viewport_size({"width": 1280, "height": 900})
+
+
+def test_the_address_can_be_kept_and_opened_again(airflow: Page, page: FrameLocator):
+    """Reloading the tab comes back to the page."""
+    airflow.reload()
+
+    page.get_by_role("heading", name="flights").wait_for()
 
 
 def test_who_was_signed_out_is_told_so(airflow: Page, page: FrameLocator):

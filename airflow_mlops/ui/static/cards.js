@@ -167,23 +167,30 @@ function version(each) {
       each.dag_run && h("small", { class: "quiet run", title: "The DAG run that registered it" }, each.dag_run),
     ),
     cell("Gate", each.gate ? gate(each.gate) : h("span", { class: "quiet" }, "not evaluated")),
-    cell("Trained on", each.data.length ? each.data.map(digest) : h("span", { class: "quiet" }, "not recorded")),
+    cell("Trained on", trainedOn(each)),
     cell("Files", each.digest ? digest(each.digest) : h("span", { class: "quiet" }, "not recorded")),
   );
 }
 
 function cell(label, ...children) {
-  return h("td", { "data-label": label }, h("div", {}, ...children));
+  return h("td", { "data-label": label }, h("div", {}, children.flat(2)));
 }
 
-function gate({ verdict, values }) {
+function trainedOn({ data, checks }) {
+  const digests = data.length ? data.map(digest) : h("span", { class: "quiet" }, "not recorded");
+  return [digests, checks && badge(checks, `checks: ${checks}`)];
+}
+
+function gate({ verdict, values, against, why }) {
   return [
     badge(verdict),
-    h("dl", { class: "values" }, values.map(value)),
+    h("span", { class: "quiet" }, against ? `against version ${against}` : "no champion to compare with"),
+    values.length > 0 && h("dl", { class: "values" }, values.map(value)),
+    why && h("p", { class: "why" }, why),
   ];
 }
 
-function value({ rule, verdict, observed, required, message }) {
-  const asks = required && h("span", { class: "quiet" }, ` (asks ${required})`);
-  return h("div", { title: message, class: TONES[verdict] ?? "" }, h("dt", {}, rule), h("dd", {}, observed, asks));
+function value({ rule, verdict, observed, required }) {
+  const asks = required && h("span", { class: "quiet" }, ` (${required})`);
+  return h("div", { class: TONES[verdict] }, h("dt", {}, rule), " ", h("dd", {}, observed, asks));
 }
