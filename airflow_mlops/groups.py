@@ -25,6 +25,7 @@ from airflow_mlops.operators.registry import (
 from airflow_mlops.operators.training import TrainModelOperator
 from airflow_mlops.operators.validation import ValidateDataOperator
 
+DATA = "{{ ti.xcom_pull('materialise')['path'] }}"
 CODE = "{{ ti.xcom_pull('materialise')['code'] }}"
 
 TRAINING_STEPS: Mapping[str, Any] = {
@@ -127,7 +128,6 @@ def training_pipeline(
             task_id="register",
             model_name=model_name,
             training=train.output,
-            data=materialise.output,
             validation=validate.output,
             mlflow_conn_id=mlflow_conn_id,
         )
@@ -143,8 +143,7 @@ def training_pipeline(
             task_id="evaluate",
             model_name=model_name,
             challenger=register.output,
-            holdout=materialise.output,
-            file=holdout_file,
+            holdout=f"{DATA}/{holdout_file}",
             target=target,
             mlflow_conn_id=mlflow_conn_id,
             **(gate or {}),
@@ -153,6 +152,7 @@ def training_pipeline(
             task_id="promote", model_name=model_name, evaluation=evaluate.output, mlflow_conn_id=mlflow_conn_id
         )
         validate >> train
+        materialise >> evaluate
         profile >> promote
     return TrainingPipeline(group, model_name, materialise, validate, train, register, profile, evaluate, promote)
 

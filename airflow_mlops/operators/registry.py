@@ -160,21 +160,43 @@ class RollbackModelOperator(MlopsOperator):
     A retry changes nothing more. Traffic is not touched: that is ``RollbackDeploymentOperator``.
 
     :param model_name: registered model
+    :param promoted: take back this promotion and no other: what ``PromoteModelOperator`` returned. The task is skipped
+        when it promoted nothing, or when another version is champion by now
     :raises NotFoundError: no version was promoted over another one yet
     """
 
-    template_fields = ("model_name", "mlflow_conn_id")
+    template_fields = ("model_name", "promoted", "mlflow_conn_id")
 
-    def __init__(self, *, model_name: str, mlflow_conn_id: str = MLflowHook.default_conn_name, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        model_name: str,
+        promoted: Mapping[str, Any] | None = None,
+        mlflow_conn_id: str = MLflowHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        self.model_name, self.mlflow_conn_id = model_name, mlflow_conn_id
+        self.model_name, self.promoted, self.mlflow_conn_id = model_name, promoted, mlflow_conn_id
+        self._one_promotion = promoted is not None
 
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
         """Roll back and return the champion."""
         with MLflowHook(self.mlflow_conn_id).get_client() as client:
-            model = MLflowRegistry(client).rollback(self.model_name)
+            registry = MLflowRegistry(client)
+            if self._one_promotion:
+                _require_still_champion(registry, self.model_name, self.promoted)
+            model = registry.rollback(self.model_name)
         self.log.info("%s version %s is the champion again", model.name, model.version)
         return model.to_dict()
+
+
+def _require_still_champion(registry: MLflowRegistry, name: str, promoted: Mapping[str, Any] | None) -> None:
+    """Skip the task unless the promotion happened and its version is still the champion."""
+    if not promoted or not promoted.get("promoted"):
+        raise AirflowSkipException(f"Nothing of {name!r} was promoted in this run, so nothing is taken back.")
+    ours, now = promoted["model"]["version"], registry.resolve(name, CHAMPION).version
+    if ours != now:
+        raise AirflowSkipException(f"Version {ours} of {name!r} is not the champion any more, version {now} is.")
 
 
 def _data_versions(data: Mapping[str, Any]) -> dict[str, DataVersion]:
