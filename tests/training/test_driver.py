@@ -1,0 +1,166 @@
+"""The state machine of one job: every row of its table, and what must hold for all of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_mlops.core.errors import JobFailedError, PlatformUnavailableError, PreemptedError
+from airflow_mlops.training.contract import JobHandle, JobState, JobStatus
+from airflow_mlops.training.driver import (
+    Collect,
+    Fail,
+    JobRecord,
+    Phase,
+    Start,
+    Step,
+    Submit,
+    Wait,
+    next_step,
+)
+
+JOB = JobHandle("local", "aml-x")
+INTENT = JobRecord("aml-x", Phase.INTENT, 3)
+SUBMITTED = replace(INTENT, phase=Phase.SUBMITTED, job=JOB)
+FAILED = replace(SUBMITTED, phase=Phase.FAILED)
+CANCELLED = replace(SUBMITTED, cancelled=True)
+
+ACTIVE = [JobState.PENDING, JobState.RUNNING, JobState.UNKNOWN]
+
+
+def step(record: JobRecord | None, state: JobState | None, **kwargs: object) -> Step:
+    """Decide with the usual surroundings."""
+    status = None if state is None else JobStatus(state, "word", "detail")
+    return next_step(record, status, **{"generation": 3, "entering": True, "now": 100.0, **kwargs})
+
+
+def test_without_a_record_the_first_attempt_starts() -> None:
+    """A task that remembers nothing starts attempt 0 of its generation."""
+    assert step(None, None) == Start(JobRecord("", Phase.INTENT, 3))
+
+
+@pytest.mark.parametrize("record", [INTENT, SUBMITTED, FAILED, CANCELLED])
+def test_another_generation_starts_anew(record: JobRecord) -> None:
+    """After a clear the old job counts for nothing: attempt 0, all counts zero."""
+    assert step(replace(record, lost=1), JobState.SUCCEEDED, generation=4) == Start(JobRecord("", Phase.INTENT, 4))
+
+
+def test_an_intent_is_submitted_under_the_same_name() -> None:
+    """Whether the job exists or not, the same name is submitted: the platform tells which it was."""
+    assert step(INTENT, None) == step(INTENT, JobState.RUNNING) == Submit(INTENT)
+
+
+@pytest.mark.parametrize("state", ACTIVE)
+@pytest.mark.parametrize("entering", [True, False])
+def test_an_active_job_is_waited_for(state: JobState, entering: bool) -> None:
+    """A retry adopts an active job, and so does UNKNOWN: a word we do not know is not an end."""
+    assert step(SUBMITTED, state, entering=entering) == Wait(SUBMITTED)
+
+
+def test_a_succeeded_job_is_collected() -> None:
+    """Also by a later try whose predecessor died while collecting."""
+    assert step(SUBMITTED, JobState.SUCCEEDED) == Collect(SUBMITTED, JOB)
+
+
+def test_a_failed_job_fails_the_task_once() -> None:
+    """The failure is reported with the platform's words; a try after the report starts the next attempt."""
+    found = step(SUBMITTED, JobState.FAILED)
+    assert isinstance(found, Fail)
+    assert isinstance(found.error, JobFailedError)
+    assert "detail" in str(found.error)
+    assert step(FAILED, JobState.FAILED) == Start(replace(INTENT, name="", attempt=1))
+
+
+def test_a_preempted_job_starts_again_until_the_limit() -> None:
+    """A preemption is not a failure, but after the last one allowed it is an error worth another try."""
+    assert step(SUBMITTED, JobState.PREEMPTED) == Start(replace(INTENT, name="", attempt=1, preemptions=1))
+    found = step(replace(SUBMITTED, preemptions=2), JobState.PREEMPTED, max_preemptions=2)
+    assert isinstance(found, Fail)
+    assert isinstance(found.error, PreemptedError)
+
+
+def test_a_lost_job_starts_again_once() -> None:
+    """A job the platform forgot is started again once; the second time it is the platform's error."""
+    assert step(SUBMITTED, None) == Start(replace(INTENT, name="", attempt=1, lost=1))
+    found = step(replace(SUBMITTED, lost=1), None)
+    assert isinstance(found, Fail)
+    assert isinstance(found.error, PlatformUnavailableError)
+
+
+def test_a_cancelled_job_is_never_success() -> None:
+    """A job that somebody cancelled fails the task for good."""
+    found = step(SUBMITTED, JobState.CANCELLED)
+    assert isinstance(found, Fail)
+    assert isinstance(found.error, JobFailedError)
+
+
+@pytest.mark.parametrize("state", ACTIVE)
+def test_the_cancel_mark_stops_this_try_and_renews_the_next(state: JobState) -> None:
+    """The try that was told to stop stops its job; the next one makes sure and starts the next attempt."""
+    found = step(CANCELLED, state, entering=False)
+    assert isinstance(found, Fail)
+    assert found.stop
+    assert step(CANCELLED, state) == Start(replace(INTENT, name="", attempt=1))
+
+
+def test_a_job_past_its_deadline_is_stopped() -> None:
+    """A platform that does not end a job in time is not waited for."""
+    assert step(replace(SUBMITTED, deadline=100.0), JobState.RUNNING) == Wait(replace(SUBMITTED, deadline=100.0))
+    found = step(replace(SUBMITTED, deadline=99.0), JobState.RUNNING)
+    assert isinstance(found, Fail)
+    assert found.stop
+
+
+records = st.builds(
+    JobRecord,
+    name=st.just("aml-x"),
+    phase=st.sampled_from(Phase),
+    generation=st.integers(2, 4),
+    attempt=st.integers(0, 5),
+    job=st.sampled_from([None, JOB]),
+    deadline=st.sampled_from([None, 50.0, 150.0]),
+    cancelled=st.booleans(),
+    preemptions=st.integers(0, 5),
+    lost=st.integers(0, 2),
+)
+situations = {
+    "record": records,
+    "state": st.sampled_from([None, *JobState]),
+    "entering": st.booleans(),
+}
+
+
+@given(**situations)
+def test_only_success_is_success(record: JobRecord, state: JobState | None, entering: bool) -> None:
+    """Whatever is remembered, a result is only collected from a job that the platform calls succeeded."""
+    if isinstance(step(record, state, entering=entering), Collect):
+        assert state is JobState.SUCCEEDED
+
+
+@given(**situations)
+def test_a_name_is_never_used_for_a_second_job(record: JobRecord, state: JobState | None, entering: bool) -> None:
+    """A new start has a new generation or a higher attempt, so that its name is new; and it forgets the old job."""
+    found = step(record, state, entering=entering)
+    if isinstance(found, Start):
+        assert (found.record.generation, found.record.attempt) != (record.generation, record.attempt)
+        assert (found.record.job, found.record.run_id, found.record.log_offset) == (None, "", 0)
+
+
+@given(**situations)
+def test_one_generation_starts_a_bounded_number_of_jobs(
+    record: JobRecord, state: JobState | None, entering: bool
+) -> None:
+    """Within one try only preemptions and one lost job start further jobs: no loop spends without end."""
+    found = step(record, state, entering=False)
+    if isinstance(found, Start) and found.record.generation == record.generation:
+        assert found.record.preemptions + found.record.lost == record.preemptions + record.lost + 1
+        assert found.record.preemptions <= 3 or found.record.lost == 1
+
+
+@given(records)
+def test_records_travel(record: JobRecord) -> None:
+    """A record is the same after the way through the state store."""
+    assert JobRecord.from_dict(record.to_dict()) == record
