@@ -73,7 +73,7 @@ class ArtifactProxy:
     def _walk(self, root: str, below: str) -> Iterator[ArtifactFile]:
         folder = f"{root}/{below}".rstrip("/")
         for entry in self._rest.get(PROXY, path=folder).get("files", ()):
-            path = _safe(f"{below}/{entry['path']}".lstrip("/"))
+            path = f"{below}/{_safe(entry['path'])}".lstrip("/")
             if entry.get("is_dir"):
                 yield from self._walk(root, path)
             else:

@@ -49,6 +49,12 @@ def find_source(client: MLflowClient, model_uri: str, run_id: str = "") -> Model
     return replace(found, run_id=found.run_id or run_id)
 
 
+def files_of(client: MLflowClient, name: str, version: str) -> str:
+    """Return where the files of a registered version are, whoever registered it."""
+    uri = client.download_uri(name, version)
+    return find_source(client, uri).files if uri.startswith("runs:/") else uri
+
+
 def _logged(info: dict[str, Any]) -> ModelSource:
     model_id = info["model_id"]
     return ModelSource(f"models:/{model_id}", info["artifact_uri"], info.get("source_run_id", ""), model_id)
@@ -63,7 +69,7 @@ def _in_run(client: MLflowClient, run_id: str, name: str) -> ModelSource:
             return _logged(info)
     folder = f"{run['info']['artifact_uri']}/{name}"
     if any(file.path == "MLmodel" for file in client.artifacts.files(folder)):
-        return ModelSource(f"runs:/{run_id}/{name}", folder, run_id)
+        return ModelSource(folder, folder, run_id)
     names = sorted({info["name"] for info in logged})
     raise NotFoundError(
         f"Run {run_id!r} has no model {name!r}: {close_match(name, names)}It has {', '.join(names) or 'none'}."

@@ -19,7 +19,7 @@ from airflow_mlops.platforms.mlflow import MLflowClient
 from airflow_mlops.registry.contract import CHAMPION, PREVIOUS
 from airflow_mlops.registry.lock import PREFIX, alias_lock
 from airflow_mlops.registry.promotion import move_champion, restore_previous
-from airflow_mlops.registry.sources import ModelSource, find_source
+from airflow_mlops.registry.sources import ModelSource, files_of, find_source
 
 DIGEST = "mlops.digest"
 MODEL_URI = "mlops.model_uri"
@@ -118,7 +118,7 @@ class MLflowRegistry:
         with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.name}-") as scratch:
             folder = Path(scratch) / "model"
             folder.mkdir()
-            self.client.artifacts.download(self.client.download_uri(model.name, model.version), folder)
+            self.client.artifacts.download(files_of(self.client, model.name, model.version), folder)
             _require(folder_digest(folder), model, f"the files at MLflow ({self.client.address})")
             _appear(folder, to)
         return to
