@@ -12,6 +12,7 @@ from airflow_mlops.core.errors import InvalidSpecError
 from airflow_mlops.core.refs import ModelVersion
 from airflow_mlops.deployment.driver import confirmed
 from airflow_mlops.hooks.deployment import DeploymentHook
+from airflow_mlops.hooks.mlflow import MLflowHook
 from airflow_mlops.links.deployment import EndpointLink
 from airflow_mlops.operators.base import MlopsOperator
 from airflow_mlops.operators.rollout import CanaryRolloutOperator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_mlops.deployment.contract import DeploymentTarget
+    from airflow_mlops.registry.registries.mlflow import MLflowRegistry
 
 __all__ = ["CanaryRolloutOperator", "DeployModelOperator", "RollbackDeploymentOperator", "ShiftTrafficOperator"]
 
@@ -56,7 +58,7 @@ class DeployModelOperator(MlopsOperator):
         revision: str = "",
         target: str = "local",
         conn_id: str = DeploymentHook.default_conn_name,
-        mlflow_conn_id: str = "mlflow_default",
+        mlflow_conn_id: str = MLflowHook.default_conn_name,
         options: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -82,8 +84,7 @@ class DeployModelOperator(MlopsOperator):
             return ModelVersion.from_dict(self.model)
         if not self.model_name or not self.version:
             raise InvalidSpecError("DeployModelOperator needs model=<ModelVersion dict>, or model_name and version.")
-        found: ModelVersion = self._registry().resolve(self.model_name, str(self.version))
-        return found
+        return self._registry().resolve(self.model_name, str(self.version))
 
     def _with_folder(self, target: DeploymentTarget, model: ModelVersion, scratch: ExitStack) -> dict[str, Any]:
         """Return the options; where the target wants files, those of the registry, checked against their digest."""
@@ -93,9 +94,7 @@ class DeployModelOperator(MlopsOperator):
             options["path"] = str(self._registry().fetch(model, folder / "model"))
         return options
 
-    def _registry(self) -> Any:
-        from airflow_mlops.hooks.mlflow import MLflowHook
-
+    def _registry(self) -> MLflowRegistry:
         return MLflowHook(self.mlflow_conn_id).get_registry()
 
 

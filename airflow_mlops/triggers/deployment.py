@@ -88,8 +88,11 @@ class CanaryRolloutTrigger(BaseTrigger):
 
     async def _restore(self) -> None:
         """Restore the prior split, unless the task is still deferred: then another triggerer goes on with it."""
-        if await asyncio.to_thread(self._still_deferred):
-            return
+        try:
+            if await asyncio.to_thread(self._still_deferred):
+                return
+        except Exception as error:  # noqa: BLE001 - whatever Airflow answers, the old revision is the safe side
+            self.log.warning("Airflow did not say whether the task is still deferred: %s", error)
         target = await self._hook().aget_target()
         plan = RolloutPlan.from_dict(self.plan)
         await asyncio.to_thread(self._after_the_turn, lambda: restore(target, plan))

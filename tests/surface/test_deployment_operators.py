@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.core.errors import GateFailedError, InvalidSpecError, JobFailedError, NotFoundError
 from airflow_mlops.core.refs import ModelVersion
 from airflow_mlops.deployment.targets.local import LocalTarget
@@ -23,6 +24,8 @@ from airflow_mlops.operators.deployment import (
     RollbackDeploymentOperator,
     ShiftTrafficOperator,
 )
+from airflow_mlops.platforms.mlflow import MLflowClient
+from airflow_mlops.registry.registries.mlflow import MLflowRegistry
 from airflow_mlops.testing.deployment_target import write_model
 from airflow_mlops.testing.gateway import running_gateway
 from airflow_mlops.testing.live_requests import live_requests
@@ -119,6 +122,36 @@ def test_an_endpoint_that_never_gets_ready_fails_for_good(
     assert "weights.bin is missing" in str(run.error)
     assert [r.revision for r in target.status(endpoint).revisions] == ["v1"]
     assert target.status(endpoint).traffic == {"v1": 100.0}
+
+
+def test_a_registered_model_is_fetched_and_its_digest_serves(
+    target: LocalTarget, models: dict[str, ModelVersion], mlflow_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name and an alias are enough: the registry's files, checked against their digest, are what serves."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    registered = register(mlflow_server, Path(models["good"].uri))
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps({"conn_type": "mlflow", "host": mlflow_server}))
+    task = DeployModelOperator(task_id="d", endpoint="registered", model_name=registered.name, version="champion")
+    run = run_task(task)
+    assert run.state == "success", run.log
+    assert run.result["revision"] == "v1"
+    assert [r.digest for r in target.status("registered").revisions] == [registered.digest]
+
+
+def register(server: str, folder: Path) -> ModelVersion:
+    """Log a model with MLflow's own client, register it and make it champion."""
+    import mlflow
+
+    code, packages = [str(folder / "code" / "tiny_model.py")], ["mlflow"]
+    with mlflow.start_run(experiment_id=mlflow.create_experiment(uuid.uuid4().hex)) as run:
+        logged = mlflow.pyfunc.log_model(
+            name="model", loader_module="tiny_model", code_paths=code, pip_requirements=packages
+        )
+    with MLflowClient(ConnectionInfo(host=server)) as client:
+        registry = MLflowRegistry(client)
+        name = f"tiny-{uuid.uuid4().hex[:8]}"
+        registry.register(name, logged.model_uri, run_id=run.info.run_id, tags={})
+        return registry.promote(name, expected=None, to="1")
 
 
 def test_a_deployment_without_a_model_says_what_it_needs() -> None:
@@ -261,9 +294,9 @@ def test_an_execution_timeout_leaves_the_old_revision(target: LocalTarget, endpo
     assert target.status(endpoint).traffic == {"v1": 100.0}
 
 
-@pytest.mark.parametrize(("state", "traffic"), [("deferred", 30.0), ("failed", 0.0), ("None", 0.0)])
+@pytest.mark.parametrize(("state", "traffic"), [("deferred", 30.0), ("failed", 0.0), (None, 0.0)])
 def test_a_person_who_ends_the_task_gets_the_old_revision(
-    target: LocalTarget, endpoint: str, monkeypatch: pytest.MonkeyPatch, state: str, traffic: float
+    target: LocalTarget, endpoint: str, monkeypatch: pytest.MonkeyPatch, state: str | None, traffic: float
 ) -> None:
     """Ended by hand the traffic is put back; moved to another triggerer, which looks the same, it is left alone."""
     from types import SimpleNamespace
@@ -278,6 +311,25 @@ def test_a_person_who_ends_the_task_gets_the_old_revision(
     found = target.status(endpoint).find("v2")
     assert found is not None
     assert found.traffic == traffic
+
+
+def test_a_kill_while_airflow_does_not_answer_is_taken_as_a_kill(
+    target: LocalTarget, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When nobody can say whether the task is still deferred, the old revision is the safe side."""
+    from types import SimpleNamespace
+
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    def silence(**_: Any) -> Any:
+        raise OSError("no answer")
+
+    trigger = run_task(canary(endpoint), follow=False).trigger
+    target.shift(endpoint, {"v1": 70, "v2": 30})
+    trigger._task_instance = SimpleNamespace(dag_id="d", task_id="canary", run_id="r", map_index=-1)
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", silence)
+    asyncio.run(trigger.on_kill())
+    assert target.status(endpoint).traffic == {"v1": 100.0}
 
 
 def test_the_connection_can_be_tested(target: LocalTarget, monkeypatch: pytest.MonkeyPatch) -> None:
