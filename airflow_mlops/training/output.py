@@ -36,12 +36,18 @@ class Output(Record):
         :raises JobFailedError: it is not JSON, has an unknown key or a metric that is no finite number
         """
         try:
-            output = cls.from_dict(json.loads(text))
-        except (ValueError, InvalidSpecError) as error:
+            found = json.loads(text)
+        except ValueError as error:
+            raise JobFailedError(f"The job's report {where} is not JSON: {error}.") from error
+        if not isinstance(found, dict) or not isinstance(found.get("metrics", {}), dict):
+            raise JobFailedError(f"The job's report {where} must be an object whose metrics are an object.")
+        for key in ("model_uri", "run_id"):
+            if not isinstance(found.get(key, ""), str):
+                raise JobFailedError(f"The job's report {where}: {key} is {found[key]!r}, not text.")
+        try:
+            return cls.from_dict({**found, "metrics": _finite(found.get("metrics", {}), where)})
+        except InvalidSpecError as error:
             raise JobFailedError(f"The job's report {where} cannot be used: {error}") from error
-        if not isinstance(output.model_uri, str) or not isinstance(output.run_id, str):
-            raise JobFailedError(f"The job's report {where}: model_uri and run_id must be text.")
-        return cls(output.model_uri, _finite(output.metrics, where), output.run_id)
 
 
 def _finite(metrics: Mapping[str, Any], where: str) -> dict[str, float]:
