@@ -76,12 +76,19 @@ class Capture:
             items = self.buffer.take()
             if not items:
                 return self.buffer.counts()
+            rows = sum(item.table.rows for item in items)
             try:
                 await asyncio.to_thread(write_captured, self._folder, items)
-            except BaseException:
+            except (OSError, asyncio.CancelledError):
                 self.buffer.put_back(items)
                 raise
-            self.buffer.written += sum(item.table.rows for item in items)
+            except Exception as error:  # noqa: BLE001 - no row that parquet cannot hold may stop all later ones
+                self.buffer.dropped += rows
+                _log.error(
+                    "%d captured rows cannot be written as parquet and are dropped: %s", rows, type(error).__name__
+                )
+            else:
+                self.buffer.written += rows
         return self.buffer.counts()
 
     async def flush_or_log(self) -> None:

@@ -232,8 +232,9 @@ class Gateway:
             raise NoTrafficError(
                 f"No revision of endpoint {endpoint!r} has traffic. Shift traffic to one that is ready."
             )
+        log = self.traffic_log(endpoint)
         outcome = await self._served[endpoint, revision].score(table)
-        self.traffic_log(endpoint).add(revision, request_id, arrived, outcome)
+        log.add(revision, request_id, arrived, outcome)
         return revision, outcome
 
     def traffic_log(self, endpoint: str) -> TrafficLog:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -92,8 +93,15 @@ def _input(values: list[Any], kind: str) -> Any:
     if kind in known:
         return pa.array(values, known[kind])
     if kind in ("double", "float") or (kind == "any" and set(map(type, values)) <= {int, float, bool, type(None)}):
-        return pa.array([None if value is None else float(value) for value in values], pa.float64())
+        return pa.array([_number(value) for value in values], pa.float64())
     return pa.array([value if value is None or isinstance(value, str) else json.dumps(value) for value in values])
+
+
+def _number(value: float | None) -> float | None:
+    try:
+        return None if value is None else float(value)
+    except OverflowError:
+        return math.inf
 
 
 def recent_answers(folder: Path, since: float) -> list[Answer]:

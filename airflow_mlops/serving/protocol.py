@@ -29,6 +29,12 @@ def parse_json(body: bytes) -> dict[str, Any]:
     """
     try:
         value = json.loads(body)
+        if b"\\u" in body:
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise InvalidSpecError(
+            "The body holds half of a surrogate pair, which is no text. Send whole characters."
+        ) from None
     except (ValueError, RecursionError) as error:
         where = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
         raise InvalidSpecError(f"The body is not JSON{where}. Send a JSON object.") from None

@@ -6,6 +6,7 @@ gateway: only models of a registry you trust belong here.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -104,7 +105,8 @@ def _frame(table: Table, types: list[str]) -> Any:
         import numpy as np
         import pandas as pd
     if types and set(types) == {"double"}:
-        return pd.DataFrame(np.array(table.columns, dtype="float64").T, columns=list(table.names))
+        with contextlib.suppress(OverflowError):  # the way by columns finds the one with the large number
+            return pd.DataFrame(np.array(table.columns, dtype="float64").T, columns=list(table.names))
     series = [_series(*column) for column in zip(table.names, table.columns, types, strict=True)]
     return pd.DataFrame(dict(zip(table.names, series, strict=True)))
 

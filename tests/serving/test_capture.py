@@ -78,7 +78,11 @@ def test_days_revisions_and_columns_have_files_of_their_own(tmp_path: Path) -> N
     assert {row["request_id"] for row in _read(tmp_path)} == {"r0", "r1", "r2", "r3", "r4"}
 
 
-@given(st.lists(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers())))
+@given(
+    st.lists(
+        st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | st.text() | st.lists(st.integers())
+    )
+)
 def test_input_without_a_declared_type_can_always_be_written(values: list[Any]) -> None:
     """Numbers become float64 and everything else text, so files of one feature can be read together."""
     import pyarrow as pa
@@ -124,3 +128,12 @@ def test_rows_that_cannot_be_written_wait_for_the_next_try(tmp_path: Path) -> No
     (tmp_path / "capture").unlink()
     assert asyncio.run(capture.flush()) == {"buffered": 0, "written": 1, "dropped": 0}
     assert len(_read(tmp_path / "capture")) == 1
+
+
+def test_rows_that_parquet_cannot_hold_are_dropped_and_counted(tmp_path: Path) -> None:
+    """They would never be written; the rows after them are."""
+    capture = Capture(tmp_path)
+    capture.buffer.add(_item(0, rows=2, status=10**9))
+    assert asyncio.run(capture.flush()) == {"buffered": 0, "written": 0, "dropped": 2}
+    capture.buffer.add(_item(1))
+    assert asyncio.run(capture.flush()) == {"buffered": 0, "written": 1, "dropped": 2}

@@ -68,7 +68,7 @@ def test_a_killed_worker_drops_no_request(gateway: RunningGateway, client: httpx
 def test_shifting_and_removing_drop_no_request(
     gateway: RunningGateway, client: httpx.Client, models: dict[str, Path]
 ) -> None:
-    """Under load the second revision gets all traffic and the first one is removed: every request is answered."""
+    """Under load the second revision gets all traffic and the first one is removed, then the endpoint: all requests are answered."""
     for revision in ("v1", "v2"):
         gateway.begin("moving", revision, models["moody"])
     gateway.wait("moving")
@@ -82,7 +82,13 @@ def test_shifting_and_removing_drop_no_request(
     slow = {"dataframe_records": [{"mood": "sleep 0.02"}]}
     assert _load(gateway, "moving", 120, move, slow) == {200: 120}
     assert [item["revision"] for item in client.get("/v1/endpoints/moving").json()["revisions"]] == ["v2"]
-    client.delete("/v1/endpoints/moving")
+    with ThreadPoolExecutor(1) as pool, gateway.client() as other:
+        last = pool.submit(
+            other.post, "/endpoints/moving/invocations", json={"dataframe_records": [{"mood": "sleep 1"}]}
+        )
+        time.sleep(0.5)
+        assert client.delete("/v1/endpoints/moving").status_code == 200
+        assert last.result().status_code == 200
 
 
 def test_a_gateway_that_was_killed_serves_again_what_it_served(models: dict[str, Path], tmp_path: Path) -> None:

@@ -98,6 +98,8 @@ def test_rollback_gives_the_traffic_back_and_can_be_repeated(client: httpx.Clien
         (b'{"dataframe_records": [{"x": "1.0", "n": 1}]}', "Column 'x' must be double, row 0 has a string"),
         (b'{"instances": [[1.0, 2, 3]]}', "A row has 3 values, the model takes 2: x, n"),
         (b'{"dataframe_records": [{"x": 1.0, "n": 100000000000000000000}]}', "Column 'n' does not hold long values"),
+        (b'{"dataframe_records": [{"x": 1' + b"0" * 400 + b', "n": 1}]}', "Column 'x' does not hold double values"),
+        (b'{"dataframe_records": [{"x": 1.0, "n": 1, "\\ud800": 1}]}', "surrogate"),
         (b'{"rows": []}', "exactly one of"),
     ],
 )

@@ -100,7 +100,7 @@ def test_v2_inputs_that_make_no_table_are_refused(inputs: Any, message: str) -> 
         parse_inference({"inputs": inputs})
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[1]", b"3", b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[1]", b"3", b"[" * 100_000, b'{"a": "\\ud800"}'])
 def test_a_body_that_is_no_json_object_is_refused(body: bytes) -> None:
     """Broken, foreign or hostile bytes give our own error."""
     with pytest.raises(InvalidSpecError):
