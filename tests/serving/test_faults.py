@@ -68,7 +68,7 @@ def test_a_killed_worker_drops_no_request(gateway: RunningGateway, client: httpx
 def test_shifting_and_removing_drop_no_request(
     gateway: RunningGateway, client: httpx.Client, models: dict[str, Path]
 ) -> None:
-    """Under load the second revision gets all traffic and the first one is removed, then the endpoint: all requests are answered."""
+    """Under load traffic moves, the old revision is removed, then the endpoint: every request is answered."""
     for revision in ("v1", "v2"):
         gateway.begin("moving", revision, models["moody"])
     gateway.wait("moving")
