@@ -1,7 +1,8 @@
 """Drift on generated data: ours beside a plain scan by pyarrow and a loop over scipy. One JSON line a figure.
 
 ``ROWS=1000000 python benchmarks/drift.py``. Each side, and the making of the data, is a process of its own: imports
-count, and no side inherits the memory peak of another. Reference and current data have 28 columns: 22 of numbers, 2 of booleans and 4 of text.
+count, and no side inherits the memory peak of another. Reference and current data have 28 columns: 22 of numbers, 2 of
+booleans and 4 of text.
 """
 
 from __future__ import annotations

@@ -25,9 +25,7 @@ def unpack(text: str, *, rising: bool = False) -> Ints:
     """
     try:
         kept = np.frombuffer(zlib.decompress(base64.b64decode(text, validate=True)), "<i8").astype(np.int64)
-    except ValueError as error:
-        raise InvalidSpecError(f"A drift profile holds a broken array: {error}. Build the profile again.") from error
-    except zlib.error as error:
+    except (ValueError, zlib.error) as error:
         raise InvalidSpecError(f"A drift profile holds a broken array: {error}. Build the profile again.") from error
     return np.cumsum(kept) if rising else kept
 

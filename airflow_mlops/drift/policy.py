@@ -66,14 +66,14 @@ class DriftPolicy(Record):
             if name not in STATISTICS:
                 hint = f"{close_match(name, STATISTICS)}There are {', '.join(STATISTICS)}."
                 raise InvalidSpecError(f"No statistic is called {name!r}: {hint}")
-            if value is not None and not value > 0:
+            if value is not None and not float(value) > 0:
                 raise InvalidSpecError(f"The threshold of {name!r} is {value!r}. Give a number above 0, or None.")
         if not 0 < self.q < 1:
             raise InvalidSpecError(f"q is {self.q!r}. Give the share of false alarms, above 0 and below 1.")
 
     def limits(self) -> dict[str, float]:
         """Return statistic -> threshold of those that are switched on."""
-        return {k: v for k, v in {**DEFAULT_THRESHOLDS, **self.thresholds}.items() if v is not None}
+        return {k: float(v) for k, v in {**DEFAULT_THRESHOLDS, **self.thresholds}.items() if v is not None}
 
     def weight(self, column: str) -> float:
         """Return the weight of a column."""

@@ -59,13 +59,16 @@ class DriftProfile:
         """
         try:
             value = json.loads(text)
-            schema = value["schema"]
-        except (ValueError, KeyError, TypeError) as error:
+            if value["schema"] != SCHEMA:
+                raise InvalidSpecError(
+                    f"The drift profile has schema {value['schema']!r}, this reads {SCHEMA}. Upgrade."
+                )
+            columns = {name: Column.from_dict(column) for name, column in value["columns"].items()}
+            return cls(value["rows"], columns, value["created_at"], tuple(value["data"]), value["target"])
+        except InvalidSpecError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidSpecError(f"This is not a drift profile: {error!r}. ProfileDataOperator makes one.") from error
-        if schema != SCHEMA:
-            raise InvalidSpecError(f"The drift profile has schema {schema!r}, this version reads {SCHEMA}. Upgrade.")
-        columns = {name: Column.from_dict(column) for name, column in value["columns"].items()}
-        return cls(value["rows"], columns, value["created_at"], tuple(value["data"]), value["target"])
 
     def write(self, path: Path) -> Path:
         """Write the JSON to *path*, at once and complete, and return it."""

@@ -231,15 +231,8 @@ class DetectDriftOperator(MlopsOperator):
             ignore=excluded,
         )
         reference = find_reference(self._client, self.reference, model)
-        window = profile_window(
-            self.current,
-            reference,
-            file=self.file,
-            since=self.since,
-            until=self.until,
-            time_column=self.time_column,
-            exclude=excluded,
-        )
+        when: dict[str, Any] = {"since": self.since, "until": self.until, "time_column": self.time_column}
+        window = profile_window(self.current, reference, file=self.file, exclude=excluded, **when)
         return detect(reference, window, policy)
 
     def _keep(self, report: DriftReport, model: ModelVersion | None) -> str:

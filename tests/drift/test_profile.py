@@ -152,7 +152,7 @@ def test_parts_of_different_kinds_name_the_column(tmp_path: Path) -> None:
         profile(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 99}', "nonsense"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 99}', '{"schema": 1}', "nonsense"])
 def test_foreign_json_is_refused(text: str) -> None:
     """What is no profile, or one of a later version, is refused with the reason."""
     with pytest.raises(InvalidSpecError, match="profile"):
