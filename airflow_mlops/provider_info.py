@@ -1,4 +1,4 @@
-"""What Airflow is told about this package: connection types, links and modules. Imported by every Airflow process."""
+"""What Airflow is told about this package: connection types and links. Imported by every process, so it is light."""
 
 from __future__ import annotations
 
@@ -6,13 +6,7 @@ from typing import Any
 
 from airflow_mlops import __version__
 
-
-def _connection(conn_type: str, hook: str, labels: dict[str, str], placeholders: dict[str, str]) -> dict[str, Any]:
-    return {
-        "connection-type": conn_type,
-        "hook-class-name": f"airflow_mlops.hooks.{hook}",
-        "ui-field-behaviour": {"hidden-fields": [], "relabeling": labels, "placeholders": placeholders},
-    }
+Fields = dict[str, dict[str, Any]]
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -22,5 +16,99 @@ def get_provider_info() -> dict[str, Any]:
         "name": "MLOps",
         "description": "Building blocks that make Apache Airflow a complete MLOps platform.",
         "versions": [__version__],
-        "connection-types": [],
+        "connection-types": [_dvc(), _mlflow(), _gateway(), _local_training()],
+        "extra-links": [
+            "airflow_mlops.links.training.TrainingJobLink",
+            "airflow_mlops.links.training.TrackingRunLink",
+            "airflow_mlops.links.deployment.EndpointLink",
+        ],
     }
+
+
+def _dvc() -> dict[str, Any]:
+    return _connection(
+        "dvc",
+        "airflow_mlops.hooks.dvc.DvcHook",
+        "DVC repository",
+        hidden=["port", "schema"],
+        labels={"host": "Git repository", "login": "Git user", "password": "Git password or token"},
+        placeholders={"host": "https://git.example.com/team/data.git"},
+        fields={
+            "remote_url": _text(
+                "DVC remote", "Overrides the repository's default remote, for example s3://bucket/dvc."
+            ),
+            "remote_options": _field("object", "Options of the remote", "DVC's own names, for example endpointurl."),
+            "workdir": _text("Work folder", "A lasting local folder for the git mirror and checked-out versions."),
+            "cache_dir": _text("Cache folder", "DVC's cache; a folder below the work folder when empty."),
+        },
+    )
+
+
+def _mlflow() -> dict[str, Any]:
+    return _connection(
+        "mlflow",
+        "airflow_mlops.hooks.mlflow.MLflowHook",
+        "MLflow",
+        labels={"schema": "http or https", "password": "Password, or a bearer token without a login"},
+        placeholders={"host": "mlflow.example.com", "port": "5000"},
+        fields={
+            "verify": _field(["boolean", "string"], "Verify TLS", "False, or the path of a CA bundle."),
+            "timeout": _field("number", "Timeout", "Seconds for one request."),
+        },
+    )
+
+
+def _gateway() -> dict[str, Any]:
+    return _connection(
+        "mlops_gateway",
+        "airflow_mlops.hooks.deployment.DeploymentHook",
+        "MLOps gateway",
+        hidden=["login"],
+        labels={"schema": "http or https", "password": "Token"},
+        placeholders={"host": "127.0.0.1", "port": "8090"},
+        fields={"timeout": _field("number", "Timeout", "Seconds for one request.")},
+    )
+
+
+def _local_training() -> dict[str, Any]:
+    return _connection(
+        "mlops_local",
+        "airflow_mlops.hooks.training.TrainingHook",
+        "MLOps local training",
+        hidden=["host", "port", "schema", "login", "password"],
+        fields={
+            "workdir": _text("Job folder", "Where jobs keep their state and logs; must outlive the worker."),
+            "cwd": _text("Working folder", "Folder the jobs run in."),
+            "inherit_env": _field("array", "Inherited variables", "The worker's environment variables that jobs see."),
+            "grace": _field("number", "Grace", "Seconds a job has to end in peace before it is killed."),
+        },
+    )
+
+
+def _connection(
+    conn_type: str,
+    hook: str,
+    name: str,
+    *,
+    fields: Fields,
+    hidden: list[str] | None = None,
+    labels: dict[str, str] | None = None,
+    placeholders: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    form = {"hidden-fields": [*(hidden or []), "extra"], "relabeling": labels or {}, "placeholders": placeholders or {}}
+    return {
+        "connection-type": conn_type,
+        "hook-class-name": hook,
+        "hook-name": name,
+        "ui-field-behaviour": form,
+        "conn-fields": fields,
+    }
+
+
+def _text(label: str, description: str) -> dict[str, Any]:
+    return _field("string", label, description)
+
+
+def _field(kind: str | list[str], label: str, description: str) -> dict[str, Any]:
+    kinds = [kind, "null"] if isinstance(kind, str) else [*kind, "null"]
+    return {"label": label, "description": description, "schema": {"type": kinds}}

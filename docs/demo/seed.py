@@ -17,7 +17,7 @@ AUTHOR = {
 
 
 def make_repository(root: Path, remote: str = "") -> None:
-    """Make ``repository.git`` below *root*, with *remote* or the folder ``dvc-remote`` beside it, unless it is there."""
+    """Make ``repository.git`` below *root*, with *remote* or the folder ``dvc-remote`` as DVC remote, unless it exists."""
     bare, work = root / "repository.git", root / "repository.part"
     if bare.exists():
         return
