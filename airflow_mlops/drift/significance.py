@@ -25,9 +25,9 @@ def kolmogorov(distance: float, n: int, m: int) -> float:
 
 def chi_square(statistic: float, freedom: int) -> float:
     """Return the upper tail of the chi-square distribution: the regularised gamma Q(freedom/2, statistic/2)."""
-    if freedom < 1 or statistic <= 0:
-        return 1.0
     a, x = freedom / 2, statistic / 2
+    if freedom < 1 or x <= 0:
+        return 1.0
     front = math.exp(max(-745.0, a * math.log(x) - x - math.lgamma(a)))
     return min(1.0, max(0.0, 1 - front * _series(a, x) if x < a + 1 else front * _fraction(a, x)))
 
