@@ -54,7 +54,7 @@ class Platforms:
         return self.registry.client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def platforms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platforms]:
     """Give a registry with two versions of ``flights``, and a gateway that serves both at 75 and 25 percent."""
     root = tmp_path_factory.mktemp("platforms")
@@ -74,10 +74,11 @@ def fill(platforms: Platforms, folder: Path) -> None:
     registry, target = platforms.registry, platforms.target
     one = register(platforms, folder, "flights", ONE)
     two = register(platforms, folder, "flights", {})
-    register(platforms, folder, MARKUP, {})
     registry.promote("flights", expected=None, to=one.version)
     registry.set_alias("flights", "challenger", two.version)
-    evaluate(registry, two, one)
+    decided = evaluate(registry, two, one)
+    forged = {"verdict": "pass", "evidence": f"sha256:{0:064}", "evidence_uri": decided.evidence_uri}
+    register(platforms, folder, MARKUP, {f"mlops.gate.{key}": value for key, value in forged.items()})
     drift = {"verdict": "fail", "columns": "dep_delay,distance", "at": "2026-01-02T03:04:05+00:00", "rows": "12000"}
     registry.set_version_tags("flights", one.version, {f"airflow_mlops.drift.{k}": v for k, v in drift.items()})
     for model in (one, two):
@@ -85,8 +86,8 @@ def fill(platforms: Platforms, folder: Path) -> None:
     target.shift("flight-delay", {"v1": 75.0, "v2": 25.0})
 
 
-def evaluate(registry: MLflowRegistry, challenger: ModelVersion, champion: ModelVersion) -> None:
-    """Keep a gate decision with the challenger as the operator keeps it."""
+def evaluate(registry: MLflowRegistry, challenger: ModelVersion, champion: ModelVersion) -> Evaluation:
+    """Keep a gate decision with the challenger as the operator keeps it, and return it."""
     message = "The gain in roc_auc is too small."
     reasons = [
         Reason("rows", Verdict.PASS, 5000, 500, "5000 rows."),
@@ -97,7 +98,7 @@ def evaluate(registry: MLflowRegistry, challenger: ModelVersion, champion: Model
         GateDecision.of(reasons), "roc_auc", Mode.SUPERIORITY, 5000, gain=0.002, gain_low=-0.001,
         observed={"roc_auc": 0.8421}, champion_version=champion.version,
     )  # fmt: skip
-    _keep(registry, challenger, evidence_of(found, GatePolicy(floors={"roc_auc": 0.7}), challenger, champion))
+    return _keep(registry, challenger, evidence_of(found, GatePolicy(floors={"roc_auc": 0.7}), challenger, champion))
 
 
 def register(platforms: Platforms, folder: Path, name: str, tags: dict[str, str]) -> ModelVersion:
@@ -123,7 +124,7 @@ def write_model(folder: Path) -> None:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(platforms: Platforms, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowServer]:
     """Give an API server that knows both platforms, a gateway that is down, and one without a connection."""
     env = {
