@@ -157,8 +157,22 @@ def test_eight_submissions_at_once_start_one_job(backend, spec, marks, submitter
     assert len(marks.read_text().splitlines()) == 1
 
 
-def test_two_runners_of_one_job_start_one_process(backend, spec, marks) -> None:
+def test_a_job_that_was_begun_is_never_begun_again(backend, spec, marks) -> None:
+    """A runner that was killed before it started the program leaves a job that failed, not one that may run twice."""
+    folder = backend.workdir / "job"
+    folder.mkdir(parents=True)
+    local_runner.write(folder / local_runner.JOB, backend._job(spec, "job", OWNER))
+    begun = {"host": "h", "boot": local_runner.boot_id(), "began": 0.0, "runner": {"pid": 1, "ticks": "0"}}
+    local_runner.write(folder / local_runner.STARTED, begun)
+    subprocess.run([sys.executable, "-I", "-S", local_runner.__file__, str(folder)], check=True)
+    time.sleep(0.5)
+    assert backend.observe([found := backend.locate("job")])[found].native == "vanished"
+    assert not marks.exists()
+
+
+def test_two_runners_of_one_job_start_one_process(backend, marks) -> None:
     """Even runners that were started side by side, past the submission's own lock, run the job once."""
+    spec = TrainingSpec(("sh", "-c", f"echo $$ >> {marks}; sleep 3"))
     folder = backend.workdir / "job"
     folder.mkdir(parents=True)
     local_runner.write(folder / local_runner.JOB, backend._job(spec, "job", OWNER))
@@ -200,6 +214,7 @@ def test_a_process_with_a_reused_id_is_not_signalled(backend, spec) -> None:
     handle = backend.submit(spec, name="job", owner=OWNER)
     record = started(backend)
     ended(backend, handle)
+    until(lambda: not local_runner.start_ticks(record["runner"]["pid"]))
     stranger = subprocess.Popen(["sleep", "60"], start_new_session=True)
     try:
         folder = backend.workdir / "job"

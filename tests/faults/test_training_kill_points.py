@@ -118,6 +118,18 @@ def test_killed_at_every_step_one_job_runs(seconds: float, backend: LocalBackend
     assert marks.read_text().split() == [str(i + 1) for i in range(number)]
 
 
+def test_killed_at_every_step_and_cleared_no_job_is_left_behind(backend: LocalBackend) -> None:
+    """Also a job that was submitted and not yet recorded as such is ended when its task is cleared."""
+    for end in range(1, 11):
+        memory = Memory()
+        with pytest.raises(Killed):
+            work(backend, memory, Clock(end), "sleep 60", generation=2 * end)
+        assert isinstance(work(backend, memory, Clock(0), "true", generation=2 * end + 1), TrainingResult)
+        states = [status.state for status in backend.observe([handle for handle, _ in backend.managed()]).values()]
+        assert set(states) <= {JobState.CANCELLED, JobState.SUCCEEDED}
+    assert JobState.CANCELLED in states
+
+
 @pytest.mark.slow
 def test_killed_at_every_step_of_a_clear_the_old_job_ends_first(backend: LocalBackend, tmp_path: Path) -> None:
     """At whichever step of a restart a worker is killed, in the end the old job is over and one new one has run."""
