@@ -36,7 +36,8 @@ class RegisterModelOperator(MlopsOperator):
     :param model_uri: instead of *training*: ``models:/m-<id>`` or ``runs:/<run id>/<model name>``
     :param run_id: tracking run that produced it; known from the other two as a rule
     :param tags: further tags of the version
-    :param data: ``DataVersion`` as a dict, or input name -> such a dict; taken from *training* by default
+    :param data: ``DataVersion`` as a dict, what a task that fetched one returned, or input name -> one of these; taken
+        from *training* by default
     :param validation: ``ValidationReport`` as a dict
     :param alias: points to the version afterwards, unless it is the champion already; empty for none
     """
@@ -201,12 +202,15 @@ def _require_still_champion(registry: MLflowRegistry, name: str, promoted: Mappi
 
 def _data_versions(data: Mapping[str, Any]) -> dict[str, DataVersion]:
     """Return input name -> version. One version alone is the input ``train``."""
-    named = {"train": data} if "digest" in data else data
+    named = {"train": data} if "digest" in data or "version" in data else data
+    return {name: _data_version(value) for name, value in named.items()}
+
+
+def _data_version(value: Mapping[str, Any]) -> DataVersion:
+    """Read a version, or what a task that fetched one returned: ``{"version": ..., "path": ...}``."""
+    found = value.get("version", value)
     known = {field.name for field in fields(DataVersion)}
-    return {
-        name: DataVersion.from_dict({key: item for key, item in value.items() if key in known})
-        for name, value in named.items()
-    }
+    return DataVersion.from_dict({key: item for key, item in found.items() if key in known})
 
 
 def _validation_tags(report: Mapping[str, Any]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import httpx
 
-START_SECONDS = 90.0
+START_SECONDS = 180.0
 STOP_SECONDS = 10.0
 
 
@@ -30,7 +30,7 @@ def mlflow_server(root: Path) -> Iterator[str]:
     Runs and models are in ``mlflow.db``, artifacts in ``artifacts/`` and the log in ``mlflow.log``. A second server
     on the same *root* finds what the first one kept.
 
-    :raises RuntimeError: it ended or was not healthy within 90 s; the message ends with the last lines of its log
+    :raises RuntimeError: it ended or was not healthy within 180 s; the message ends with the last lines of its log
     """
     root = root.resolve()
     (root / "artifacts").mkdir(parents=True, exist_ok=True)
@@ -85,6 +85,8 @@ def _wait_until_healthy(server: subprocess.Popen[bytes], address: str, log: Path
             answer = httpx.get(f"{address}/api/2.0/mlflow/experiments/get?experiment_id=0", timeout=30)
             if answer.is_success and "mlflow-artifacts:" in answer.text:
                 return
+            if answer.is_server_error:  # its first answer comes after the tables were made, or could not be
+                raise RuntimeError(f"The MLflow server answered {answer.status_code}.\n{_tail(log)}")
         time.sleep(0.05)
     raise RuntimeError(f"The MLflow server was not healthy after {START_SECONDS:.0f} s.\n{_tail(log)}")
 

@@ -195,8 +195,9 @@ def test_registration_tags_both_ways_and_is_repeatable(
 ) -> None:
     """Version and run name each other, the task, the data and its checks; a second try finds the version."""
     report = {"status": "warn", "suite": "flights", "suite_digest": "sha256:55", "rows": 9}
-    model = register(name, weak, validation=report, tags={"team": "ops"})
-    assert register(name, weak, validation=report, tags={"team": "ops"}) == model
+    fetched = {"version": DATA, "path": "/tmp/flights"}
+    model = register(name, weak, validation=report, tags={"team": "ops"}, data=fetched)
+    assert register(name, weak, validation=report, tags={"team": "ops"}, data={"train": DATA}) == model
     assert model["aliases"] == ["challenger"]
     tags = model["tags"]
     assert tags["airflow.task_id"] == "register"
