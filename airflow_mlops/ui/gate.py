@@ -12,6 +12,9 @@ from airflow_mlops.ui.page import GateCard, GateValue
 GATE = "mlops.gate."
 """First part of the tags of a version that was evaluated: ``verdict``, ``champion``, ``evidence``, ``evidence_uri``."""
 
+UNPROVEN = "unproven"
+"""Shown in place of a verdict whose evidence is missing or was changed: a tag alone proves nothing."""
+
 UNREADABLE = "The evidence of this decision cannot be read. Evaluate again."
 
 
@@ -25,11 +28,11 @@ def gate_card(tags: Mapping[str, str], evidence: Evidence | str | None) -> GateC
         return None
     against = tags.get(f"{GATE}champion", "")
     if not isinstance(evidence, Evidence):
-        return GateCard(verdict, against=against, why=evidence or "")
+        return GateCard(UNPROVEN, against=against, why=evidence or "The decision names no evidence. Evaluate again.")
     try:
         return GateCard(verdict, tuple(_values(evidence)), against, " ".join(_objections(evidence)))
     except (KeyError, TypeError, ValueError):  # somebody else's evidence: a metric we do not know, text for a number
-        return GateCard(verdict, against=against, why=UNREADABLE)
+        return GateCard(UNPROVEN, against=against, why=UNREADABLE)
 
 
 def _values(evidence: Evidence) -> Iterator[GateValue]:

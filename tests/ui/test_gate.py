@@ -63,18 +63,19 @@ def test_a_margin_is_shown_for_what_it_is():
 
 
 @pytest.mark.parametrize("why", ["The evidence was changed after the decision.", None])
-def test_without_evidence_the_verdict_stands_alone(why: str | None):
-    """What cannot be read is not made up: the verdict is shown without figures, with the reason if there is one."""
+def test_without_evidence_no_verdict_is_believed(why: str | None):
+    """A tag that says pass proves nothing: without its evidence the version is shown as unproven, and why."""
     card = gate_card(TAGS, why)
 
     assert card is not None
-    assert (card.verdict, card.values, card.why) == ("pass", (), why or "")
+    assert (card.verdict, card.values) == ("unproven", ())
+    assert card.why == (why or "The decision names no evidence. Evaluate again.")
 
 
 def test_evidence_of_another_kind_breaks_nothing():
-    """Evidence with a metric nobody knows leaves the verdict, and says so."""
+    """Evidence with a metric nobody knows proves nothing, and the page says so."""
     strange = evidence()
     card = gate_card(TAGS, replace(strange, evaluation=replace(strange.evaluation, observed={"charm": 1.0})))
 
     assert card is not None
-    assert (card.verdict, card.why) == ("pass", UNREADABLE)
+    assert (card.verdict, card.why) == ("unproven", UNREADABLE)

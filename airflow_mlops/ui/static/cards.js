@@ -109,6 +109,7 @@ const TONES = {
   pass: "good",
   ready: "good",
   fail: "bad",
+  unproven: "bad",
   failed: "bad",
   inconclusive: "warn",
   creating: "warn",
