@@ -69,6 +69,9 @@ def test_many_categories_do_not_alarm() -> None:
     for seed in range(1, 21):
         report = detect(reference, profile(drawn(seed, 8_000, makers)), DriftPolicy())
         assert report.verdict is Verdict.PASS, report.table()
+        found = {column.name: column.statistics for column in report.columns}
+        assert found["id"]["new_categories"] == pytest.approx(1.0)
+        assert max(column["new_categories_corrected"] for column in found.values()) < 0.02
 
 
 def test_a_million_rows_do_not_make_a_tiny_shift_matter() -> None:
