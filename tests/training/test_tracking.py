@@ -63,7 +63,14 @@ def test_a_connection_becomes_the_variables_mlflow_reads(info: ConnectionInfo, v
 def test_exported_variables_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """After the block the process is as it was, also when the block failed."""
     monkeypatch.setenv("OLD", "1")
-    with pytest.raises(KeyError), exported({"OLD": "2", "NEW": "3"}):
-        assert (os.environ["OLD"], os.environ["NEW"]) == ("2", "3")
-        raise KeyError
+    seen = {}
+
+    def fail() -> None:
+        with exported({"OLD": "2", "NEW": "3"}):
+            seen.update(os.environ)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert (seen["OLD"], seen["NEW"]) == ("2", "3")
     assert (os.environ["OLD"], os.environ.get("NEW")) == ("1", None)

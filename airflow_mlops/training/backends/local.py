@@ -2,7 +2,8 @@
 
 Exactly one process per name on one host, whatever is killed and when: a job is first written down, then taken on by a
 runner that holds the folder's lock, and a job that was taken on is never started again. Worker and triggerer must be
-on the same machine. It never writes a secret to disk.
+on the same machine. A container or a systemd unit (with its default ``KillMode``) that ends takes its jobs with it.
+It never writes a secret to disk.
 """
 
 from __future__ import annotations
