@@ -168,10 +168,15 @@ def test_a_trigger_that_fails_leaves_the_old_revision(target: LocalTarget, endpo
 
 
 def test_a_retry_goes_on_where_the_first_try_was(target: LocalTarget, endpoint: str) -> None:
-    """A try that was killed at 60 percent is not started over: the next one bakes 60 percent and promotes."""
+    """A try that was killed at 60 percent is not started over: the next one bakes 60 percent and promotes.
+
+    What it would restore is what served before the first try.
+    """
     memory = DagRunMemory()
     run_task(canary(endpoint), memory=memory, follow=False)
     target.shift(endpoint, {"v1": 40, "v2": 60})
+    waiting = run_task(canary(endpoint), memory=memory, try_number=2, follow=False)
+    assert waiting.state_store["rollout_plan"]["prior"] == {"v1": 100.0}
     with live_requests(target.status(endpoint).url):
         run = run_task(canary(endpoint), memory=memory, try_number=2)
     assert run.state == "success", run.log
