@@ -44,6 +44,10 @@ ROLLOUT_STEPS: Mapping[str, Any] = {
 }
 
 
+FIRST_GATE: Mapping[str, Any] = {"metric": "roc_auc", "floors": {"roc_auc": 0.55}}
+"""What a first model must reach: clearly better than tossing a coin."""
+
+
 @dataclass(frozen=True)
 class TrainingPipeline:
     """The tasks of :func:`training_pipeline`. ``promote`` skips what follows it when the gate said no."""
@@ -97,7 +101,9 @@ def training_pipeline(
     :param command: program to train with; ``{code}`` in it is the folder of the repository's files at that commit
     :param target: column to predict
     :param rev: data revision; empty for the version that triggered the run, else the newest one
-    :param training, validation, gate: further arguments of ``train``, ``validate`` and ``evaluate``
+    :param training, validation: further arguments of ``train`` and ``validate``
+    :param gate: further arguments of ``evaluate``; :data:`FIRST_GATE` when not given. Without ``floors`` a first model,
+        which has nobody to be compared with, is never promoted
     :param operators: step name -> operator class to use instead
     """
     step = _steps(TRAINING_STEPS, operators)
@@ -146,7 +152,7 @@ def training_pipeline(
             holdout=f"{DATA}/{holdout_file}",
             target=target,
             mlflow_conn_id=mlflow_conn_id,
-            **(gate or {}),
+            **(gate or FIRST_GATE),
         )
         promote = step["promote"](
             task_id="promote", model_name=model_name, evaluation=evaluate.output, mlflow_conn_id=mlflow_conn_id

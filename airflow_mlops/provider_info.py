@@ -22,6 +22,27 @@ def get_provider_info() -> dict[str, Any]:
             "airflow_mlops.links.training.TrackingRunLink",
             "airflow_mlops.links.deployment.EndpointLink",
         ],
+        "config": {"mlops": {"description": "The page MLOps of the Airflow UI.", "options": _page_options()}},
+    }
+
+
+def _page_options() -> dict[str, Any]:
+    return {
+        "mlflow_conn_id": _option("mlflow_default", "Connection of the MLflow server whose models are shown."),
+        "mlflow_ui_url": _option("", "Address of MLflow for browsers, if it differs from the connection's."),
+        "deployment_targets": _option(
+            "local:gateway_default", "Targets whose endpoints are shown: <target>:<connection>, separated by commas."
+        ),
+    }
+
+
+def _option(default: str, description: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "version_added": __version__,
+        "type": "string",
+        "example": None,
+        "default": default,
     }
 
 

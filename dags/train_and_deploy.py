@@ -52,6 +52,12 @@ for file in sorted((Path(__file__).parent / "projects").glob("*.json")):
                 maximum=0.5,
                 title="Risk of promoting a model that is not better",
             ),
+            "floors": Param(
+                {"roc_auc": 0.55},
+                type="object",
+                title="Floors",
+                description="Metric and the worst value that is accepted. All that a first model is judged by.",
+            ),
             "steps": Param([5, 25, 50, 100], type="array", items={"type": "number"}, title="Canary traffic in percent"),
             "bake": Param(300, type="number", minimum=1, title="Seconds each canary step is watched"),
         },
@@ -76,6 +82,7 @@ for file in sorted((Path(__file__).parent / "projects").glob("*.json")):
                 "min_effect": p("min_effect"),
                 "margin": p("margin"),
                 "alpha": p("alpha"),
+                "floors": p("floors"),
             },
         )
         canary_rollout(

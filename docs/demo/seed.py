@@ -17,7 +17,7 @@ AUTHOR = {
 
 
 def make_repository(root: Path, remote: str = "") -> None:
-    """Make ``repository.git`` below *root*, with *remote* or the folder ``dvc-remote`` as DVC remote, unless it exists."""
+    """Make ``repository.git`` below *root*, unless it is there. Its DVC remote is *remote* or a folder beside it."""
     bare, work = root / "repository.git", root / "repository.part"
     if bare.exists():
         return
