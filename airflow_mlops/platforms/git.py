@@ -117,15 +117,16 @@ class GitRepository:
         :raises InvalidSpecError: *to* holds something else
         """
         self.have(commit)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as scratch:
+        with (
+            file_lock(to.parent / f".{to.name}.lock"),
+            tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as scratch,
+        ):
             index = {"GIT_INDEX_FILE": str(Path(scratch, "index"))}
             if to.exists() and any(to.iterdir()):
                 return self._kept(commit, to, index)
             files = Path(scratch, "files")
             files.mkdir()
             self._git(f"--work-tree={files}", "read-tree", "--reset", "-u", commit, env=index)
-            shutil.rmtree(to, ignore_errors=True)
             files.rename(to)
         return to
 

@@ -38,12 +38,14 @@ def data_files(data: Path) -> list[Path]:
 def columns_of(files: list[Path]) -> list[str]:
     """Return the names of the columns, which all *files* must share.
 
-    :raises InvalidSpecError: the files differ, or one cannot be read
+    :raises InvalidSpecError: the files differ, one cannot be read, or two names differ in case alone: the engines
+        take one for the other then
     """
     first = _columns(files[0])
     for path in files[1:]:
         if _columns(path) != first:
             raise InvalidSpecError(f"{path.name!r} has other columns than {files[0].name!r}. Write them alike.")
+    _require_told_apart(first)
     return first
 
 
@@ -54,6 +56,14 @@ def read_frame(files: list[Path]) -> Any:
     read = _read_parquet if files[0].suffix == ".parquet" else pd.read_csv
     frames = [read(path) for path in files]
     return _widened(pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0].reset_index(drop=True))
+
+
+def _require_told_apart(columns: list[str]) -> None:
+    seen: dict[str, str] = {}
+    for name in columns:
+        other = seen.setdefault(name.lower(), name)
+        if other is not name:
+            raise InvalidSpecError(f"Columns {other!r} and {name!r} differ in case at most. Rename one of them.")
 
 
 def _hidden(path: Path) -> bool:

@@ -178,7 +178,7 @@ def _aggregate(template: str) -> Callable[[Mapping[str, Any], Kinds], Compiled |
 
 
 def _row_count(kwargs: Mapping[str, Any], _: Kinds) -> Compiled | None:
-    bounds = _bounds(kwargs)
+    bounds = _whole_bounds(kwargs)
     return TableCheck("count(*)", *bounds) if bounds else None
 
 
@@ -210,6 +210,12 @@ def _bounds(kwargs: Mapping[str, Any]) -> tuple[float | None, float | None, bool
     if not given or not all(_plain_number(bound) for bound in given) or (len(given) == 2 and given[0] > given[1]):
         return None
     return low, high, bool(kwargs.get("strict_min")), bool(kwargs.get("strict_max"))
+
+
+def _whole_bounds(kwargs: Mapping[str, Any]) -> tuple[float | None, float | None, bool, bool] | None:
+    """Return bounds of a count; Great Expectations cuts a fraction off."""
+    bounds = _bounds(kwargs)
+    return bounds if bounds and all(isinstance(bound, int) for bound in bounds[:2] if bound is not None) else None
 
 
 def _outside(value: str, low: float | None, high: float | None, strict_low: bool, strict_high: bool) -> str:
