@@ -1,6 +1,5 @@
 """The drift gate: it stays quiet without drift, finds what was planted, and says when it cannot tell."""
 
-# ruff: noqa: TID253
 from __future__ import annotations
 
 import json

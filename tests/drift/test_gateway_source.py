@@ -1,6 +1,5 @@
 """Captured traffic of the local gateway: which rows count, and what happens to bad files."""
 
-# ruff: noqa: TID253
 from __future__ import annotations
 
 import subprocess

@@ -1,6 +1,5 @@
 """The grid: what merging promises."""
 
-# ruff: noqa: TID253
 from __future__ import annotations
 
 import numpy as np

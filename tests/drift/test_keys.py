@@ -1,6 +1,5 @@
 """Categories: exact for few, a fair sample for many, mergeable always."""
 
-# ruff: noqa: TID253
 from __future__ import annotations
 
 from collections import Counter

@@ -1,6 +1,5 @@
 """Profiles: what is read, what is kept, and that parts are as good as the whole."""
 
-# ruff: noqa: TID253
 from __future__ import annotations
 
 import json

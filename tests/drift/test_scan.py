@@ -1,6 +1,5 @@
 """One arrow array, one column: every type, every odd value."""
 
-# ruff: noqa: TID253
 from __future__ import annotations
 
 import datetime as dt

@@ -1,6 +1,5 @@
 """Every statistic against scipy or its definition, on raw values."""
 
-# ruff: noqa: TID253
 from __future__ import annotations
 
 import math

@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-import numpy as np  # noqa: TID253
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

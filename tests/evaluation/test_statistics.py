@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-import numpy as np  # noqa: TID253
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import optimize, stats  # noqa: TID253
-from sklearn import metrics as sk  # noqa: TID253
+from scipy import optimize, stats
+from sklearn import metrics as sk
 
 from airflow_mlops.evaluation.measures import compare, measure
 from airflow_mlops.evaluation.policy import METRICS, GatePolicy

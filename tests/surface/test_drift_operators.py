@@ -1,6 +1,5 @@
 """The drift operators under Airflow's own task runner, with a real MLflow server where a model is watched."""
 
-# ruff: noqa: TID253
 from __future__ import annotations
 
 import json
