@@ -18,9 +18,8 @@ NUMBER, TEXT, OTHER = "number", "text", "other"
 Kinds = Mapping[str, str]
 """Column name -> kind of its values."""
 
-_SAME_IN_BOTH = re.compile(
-    r"\^?(?:[A-Za-z0-9 _@/:,;=-]|\\[.+*?()\-/]|\[[A-Za-z0-9 _@/:.,;-]+\]|[+*?]|\{\d+(,\d+)?\})+\$?"
-)
+_PLAIN = r"(?:[A-Za-z0-9 _@/:,;=-]|\\[.+*?()\-/]|\[[A-Za-z0-9 _@/:.,;-]+\])"
+_SAME_IN_BOTH = re.compile(rf"\^?(?:{_PLAIN}(?:[+*?]|\{{\d+(?:,\d+)?\}})?)+\$?")
 _WHOLE = (int, float)
 
 
