@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import TaskGroup
 
 from airflow_mlops.core.errors import InvalidSpecError, close_match
@@ -65,12 +66,17 @@ class TrainingPipeline:
 
 @dataclass(frozen=True)
 class CanaryRollout:
-    """The tasks of :func:`canary_rollout`."""
+    """The tasks of :func:`canary_rollout`.
+
+    ``rolled_out`` does nothing: what should follow a successful rollout goes behind it. It also keeps a failed run red,
+    which would look green if the skipped ``rollback_model`` were the only last task.
+    """
 
     group: TaskGroup
     deploy: Any
     canary: Any
     rollback_model: Any
+    rolled_out: Any
 
 
 def training_pipeline(
@@ -211,9 +217,11 @@ def canary_rollout(
             mlflow_conn_id=mlflow_conn_id,
             trigger_rule="one_failed",
         )
+        rolled_out = EmptyOperator(task_id="rolled_out")
         trained.promote >> deploy
         canary >> rollback_model
-    return CanaryRollout(group, deploy, canary, rollback_model)
+        canary >> rolled_out
+    return CanaryRollout(group, deploy, canary, rollback_model, rolled_out)
 
 
 def _steps(known: Mapping[str, Any], swapped: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -25,7 +25,7 @@ for file in sorted((Path(__file__).parent / "projects").glob("*.json")):
             "message": Param("New data", type="string", title="Message"),
             "dvc_conn_id": Param("dvc_default", type="string", title="DVC connection"),
         },
-    ):
+    ) as dag:
         DvcSnapshotOperator(
             task_id="publish",
             source="{{ params.source }}",

@@ -31,7 +31,7 @@ class ValidateDataOperator(MlopsOperator):
     :param file: file or folder below that path
     :param suite: JSON file of the suite: on this machine, or in the git repository when *dvc_conn_id* is given
     :param suite_rev: its revision; by default the commit of the data, else the newest one
-    :param engine: installed validator: ``great_expectations``, or ``sql`` (same results, much faster)
+    :param engine: installed validator: ``great_expectations``, or ``sql`` (same results without its slow import)
     :param on_failure: when a critical check fails: ``fail`` the task, ``quarantine`` the bad rows and go on with the
         rest if it is good, ``warn`` and go on with all, or ``skip`` what follows
     :param min_expectations: number of checks the suite must have at least

@@ -19,8 +19,9 @@ from airflow_mlops.training.contract import JobHandle, TrainingBackend
 
 __all__ = ["TrainingJobTrigger"]
 
-FIRST_LOOK = 2.0
-"""Seconds before the first look: an event within about a second of the deferral can overtake it."""
+FIRST_LOOK = 5.0
+"""Seconds before the first look. An event that overtakes the executor's own report of the deferral fails the task: the
+scheduler then sees a queued task whose process has ended. Seen with 2 s on a busy machine."""
 
 LONGEST_PAUSE = 60.0
 UNSEEN = 900.0

@@ -66,7 +66,7 @@ class Story:
         """Land a delivery with broken rows: the gate must stop it before anything learns from it."""
         self._land(month)
         flights.break_rows(self._landing)
-        return self._learn(self._publish(f"2013-{month:02}-broken"), Row(month=""))
+        return self._learn(self._publish(f"2013-{month:02}-broken"), Row(month=""), must_fail="validate")
 
     def worse_model(self, month: int) -> Row:
         """Somebody trains on one feature only: the gate must keep the champion."""
@@ -76,7 +76,7 @@ class Story:
         """Somebody opens the gate for a model that swaps the classes: the canary must take it back."""
         with self._traffic(month):
             wide_open = {"training_parameters": {"invert": 1}, "mode": "non_inferiority", "margin": 1.0}
-            return self._by_hand(month, wide_open)
+            return self._by_hand(month, wide_open, must_fail="canary")
 
     @property
     def _landing(self) -> Path:
@@ -108,18 +108,24 @@ class Story:
         published = self.airflow.result(MONITOR, run, "publish_labelled_data") is not None
         return Row(month="", drift=f"{report['verdict']} {shown}".strip()), published
 
-    def _learn(self, before: set[str], row: Row) -> Row:
+    def _learn(self, before: set[str], row: Row, must_fail: str = "") -> Row:
         """Wait for the training run that the new data version starts, and note what came of it."""
-        return self._read(self.airflow.wait_for_new_run(TRAIN, before), row)
+        return self._read(self.airflow.wait_for_new_run(TRAIN, before), row, must_fail)
 
-    def _by_hand(self, month: int, conf: dict[str, Any]) -> Row:
+    def _by_hand(self, month: int, conf: dict[str, Any], must_fail: str = "") -> Row:
         run = self.airflow.trigger(TRAIN, {"data_revision": f"2013-{month:02}", **conf})
-        return self._read(run, Row(month=""))
+        return self._read(run, Row(month=""), must_fail)
 
-    def _read(self, run: str, row: Row) -> Row:
-        """Follow a training run and fill the row from what its tasks returned."""
+    def _read(self, run: str, row: Row, must_fail: str) -> Row:
+        """Follow a training run and fill the row from what its tasks returned.
+
+        :param must_fail: the only task that fails in this chapter; nothing else may
+        """
         self.airflow.follow(TRAIN, run, self.say)
         states = {task["task_id"]: task["state"] for task in self.airflow.tasks(TRAIN, run)}
+        failed = [task for task, state in states.items() if state == "failed"]
+        if failed != ([must_fail] if must_fail else []):
+            raise SystemExit(f"Failed: {failed}, expected: {must_fail or 'nothing'}. See the run {run!r} in Airflow.")
         data = self.airflow.result(TRAIN, run, "materialise") or {}
         row.md5 = data.get("version", {}).get("digest", "-").removeprefix("md5:")
         report = self.airflow.result(TRAIN, run, "validate")

@@ -58,7 +58,7 @@ def project(root: Path) -> str:
             "data_asset": "mlops://data/census",
             "landing": str(root / "landing"),
             "suite": "suites/census.json",
-            "command": ["python", "{code}/train.py"],
+            "command": ["python", "{code}/train.py", "--target", TARGET],
             "target": TARGET,
             "capture_dir": str(root / "gateway" / "capture"),
             "defaults": {"steps": [100], "bake": 2, "mode": "non_inferiority", "margin": 0.05},

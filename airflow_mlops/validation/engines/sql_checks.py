@@ -154,7 +154,8 @@ def _matches(negated: bool) -> Callable[[Mapping[str, Any], Kinds], Compiled | N
 
 def _unique(kwargs: Mapping[str, Any], kinds: Kinds) -> Compiled | None:
     column = name(kwargs["column"])
-    return _value(kwargs, f"count(*) OVER (PARTITION BY {column}) > 1") if kinds[kwargs["column"]] != OTHER else None
+    repeated = f"SELECT {column} FROM rows GROUP BY {column} HAVING count(*) > 1"  # noqa: S608 - the name is quoted
+    return _value(kwargs, f"{column} IN ({repeated})") if kinds[kwargs["column"]] != OTHER else None
 
 
 def _compound_unique(kwargs: Mapping[str, Any], kinds: Kinds) -> Compiled | None:
