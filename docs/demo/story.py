@@ -75,7 +75,7 @@ class Story:
     def bad_model(self, month: int) -> Row:
         """Somebody opens the gate for a model that swaps the classes: the canary must take it back."""
         with self._traffic(month):
-            wide_open = {"training_parameters": {"invert": 1}, "mode": "non_inferiority", "margin": 1.0}
+            wide_open = {"training_parameters": {"invert": 1}, "mode": "non_inferiority", "margin": 1.0, "floors": {}}
             return self._by_hand(month, wide_open, must_fail="canary")
 
     @property
