@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from airflow.sdk import DAG, Asset, Param
+
 from airflow_mlops.operators.data import DvcSnapshotOperator
 
 for file in sorted((Path(__file__).parent / "projects").glob("*.json")):
