@@ -199,6 +199,7 @@ def canary_rollout(
             target=target,
             conn_id=conn_id,
             mlflow_conn_id=mlflow_conn_id,
+            remove_idle=True,
         )
         canary = step["canary"](
             task_id="canary",

@@ -64,6 +64,11 @@ class EndpointStatus(Record):
         """Return the revision of that name, or ``None``."""
         return next((r for r in self.revisions if r.revision == revision), None)
 
+    def idle(self, revision: str) -> tuple[str, ...]:
+        """Return the revisions without traffic that are neither *revision* nor ``previous``."""
+        kept = {revision, self.previous}
+        return tuple(r.revision for r in self.revisions if not r.traffic and r.revision not in kept)
+
 
 @dataclass(frozen=True)
 class WindowMetrics(Record):

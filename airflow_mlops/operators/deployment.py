@@ -39,6 +39,8 @@ class DeployModelOperator(MlopsOperator):
     :param target: installed deployment target
     :param conn_id: connection of the target
     :param mlflow_conn_id: connection of the registry
+    :param remove_idle: then take revisions away that get no traffic and are neither this one nor ``previous``, where a
+        rollback goes: each of them costs memory, or money
     :param options: the target's own options; for ``local``: ``path`` (a folder of model files), ``ready_timeout``
     :raises JobFailedError: it did not get ready; the traffic is as it was
     """
@@ -59,13 +61,14 @@ class DeployModelOperator(MlopsOperator):
         target: str = "local",
         conn_id: str = DeploymentHook.default_conn_name,
         mlflow_conn_id: str = MLflowHook.default_conn_name,
+        remove_idle: bool = False,
         options: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.endpoint, self.model, self.model_name, self.version = endpoint, model, model_name, version
         self.revision, self.target, self.conn_id = revision, target, conn_id
-        self.mlflow_conn_id, self.options = mlflow_conn_id, options
+        self.mlflow_conn_id, self.remove_idle, self.options = mlflow_conn_id, remove_idle, options
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Deploy, keep the link and return what serves."""
@@ -76,6 +79,9 @@ class DeployModelOperator(MlopsOperator):
             options = self._with_folder(target, model, scratch)
             status = target.deploy(model, self.endpoint, revision=revision, options=options)
         EndpointLink.keep(context, status.url)
+        for idle in status.idle(revision) if self.remove_idle else ():
+            self.log.info("%r gets no traffic and is taken off %r.", idle, self.endpoint)
+            status = target.remove(self.endpoint, idle)
         self.log.info("%r is ready on %r. Traffic: %s", revision, self.endpoint, status.traffic)
         return {**status.to_dict(), "revision": revision}
 

@@ -91,6 +91,21 @@ def test_an_endpoint_that_never_gets_ready_fails_for_good(
     assert target.status(endpoint).traffic == {"v1": 100.0}
 
 
+def test_idle_revisions_are_taken_away_when_asked(target: LocalTarget, models: dict[str, ModelVersion]) -> None:
+    """What serves, what was just deployed and where a rollback goes stay; any other revision without traffic goes."""
+    good = models["good"].to_dict()
+    for number in range(1, 5):
+        task = DeployModelOperator(
+            task_id="deploy", endpoint="tidy", model=good, revision=f"r{number}", remove_idle=number == 4
+        )
+        assert run_task(task).state == "success"
+        if number == 2:
+            target.shift("tidy", {"r2": 100.0})
+    status = target.status("tidy")
+    assert (status.traffic, status.previous) == ({"r2": 100.0}, "r1")
+    assert [r.revision for r in status.revisions] == ["r1", "r2", "r4"]
+
+
 def test_a_registered_model_is_fetched_and_its_digest_serves(
     target: LocalTarget, models: dict[str, ModelVersion], mlflow_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
