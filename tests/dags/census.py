@@ -26,10 +26,10 @@ def write_year(year: int, to: Path, rows: int = 6000) -> Path:
     assert package.submodule_search_locations
     data = Path(package.submodule_search_locations[0]) / "datasets" / "data"
     table = (
-        f"SELECT {FEATURES}, {TARGET}, id FROM '{data}/employment_MA_reference.pq'"
+        f"SELECT {FEATURES}, {TARGET}, id FROM read_parquet('{data}/employment_MA_reference.pq')"
         if year == 2015
-        else f"SELECT {FEATURES}, {TARGET}, id FROM '{data}/employment_MA_analysis.pq' "
-        f"JOIN '{data}/employment_MA_analysis_target.pq' USING (id) WHERE year = {year}"
+        else f"SELECT {FEATURES}, {TARGET}, id FROM read_parquet('{data}/employment_MA_analysis.pq') AS a "
+        f"JOIN read_parquet('{data}/employment_MA_analysis_target.pq') AS b USING (id) WHERE year = {year}"
     )
     to.mkdir(parents=True, exist_ok=True)
     for name, part, limit in (("train", "id % 4 <> 0", rows), ("holdout", "id % 4 = 0", rows // 2)):

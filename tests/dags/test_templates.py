@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import time
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def run(dag: Any, **conf: Any) -> Any:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_whole_loop_on_census_data(platform: Any) -> None:
-    """Published data trains a champion that serves, and the population it learned from does not drift."""
+    """Published data trains a champion that serves; its own population does not drift, an older one does."""
     landing = platform.root / "landing"
     census.write_year(2015, landing)
     assert run(platform.dag("publish_data"), tag="2015")[0] == "success"
@@ -59,13 +60,55 @@ def test_the_whole_loop_on_census_data(platform: Any) -> None:
     champion = MLflowHook().get_registry().resolve("employment", "champion")
     assert champion.version == "1"
 
+    send(platform, census.requests_of(landing, 1000))
+    state, tasks = run(platform.dag("monitor_and_retrain"), tag="2015")
+    assert (state, tasks) == ("success", {"detect_drift": "success", "publish_labelled_data": "skipped"})
+    assert events("mlops://data/census/drift") == []
+
+    census.write_year(2016, landing)
+    since = str(time.time())
+    send(platform, [{**row, "AGEP": row["AGEP"] + 25} for row in census.requests_of(landing, 1000)])
+    state, tasks = run(platform.dag("monitor_and_retrain"), tag="2016", since=since)
+    assert (state, tasks) == ("success", {"detect_drift": "success", "publish_labelled_data": "success"})
+    (asked,) = events("mlops://data/census/drift")
+    assert (asked["reason"], asked["columns"]) == ("drift", ["AGEP"])
+    assert [version["rev"] for version in events("mlops://data/census")] == ["2015", "2016"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_broken_data_ends_the_run_red(platform: Any) -> None:
+    """Data that breaks a rule fails the run at the gate; nothing behind it runs, and no champion is taken back."""
+    import duckdb
+
+    landing = census.write_year(2017, platform.root / "landing")
+    duckdb.sql(
+        f"COPY (SELECT * REPLACE (-AGEP AS AGEP) FROM '{landing}/train.parquet') TO '{landing}/train.broken' "
+        "(FORMAT parquet)"
+    )
+    (landing / "train.broken").replace(landing / "train.parquet")
+    assert run(platform.dag("publish_data"), tag="broken")[0] == "success"
+    state, tasks = run(platform.dag("train_and_deploy"), data_revision="broken")
+    assert (state, tasks["validate"], tasks["train"]) == ("failed", "failed", "upstream_failed")
+    assert (tasks["rollback_model"], tasks["rolled_out"]) == ("skipped", "upstream_failed")
+
+
+def send(platform: Any, rows: list[dict[str, Any]]) -> None:
+    """Send *rows* as live requests and have the gateway write what it captured."""
     client = platform.gateway.client()
-    rows = census.requests_of(landing, 1000)
     for start in range(0, len(rows), 100):
         body = {"dataframe_records": rows[start : start + 100]}
         answer = client.post("/endpoints/employment/invocations", json=body)
         assert answer.status_code == 200, answer.text
     client.post("/v1/endpoints/employment/flush").raise_for_status()
 
-    state, tasks = run(platform.dag("monitor_and_retrain"), tag="2015")
-    assert (state, tasks) == ("success", {"detect_drift": "success", "publish_labelled_data": "skipped"})
+
+def events(uri: str) -> list[dict[str, Any]]:
+    """Return the extras of the asset's events in Airflow's database, oldest first."""
+    from airflow.models.asset import AssetEvent, AssetModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        found = select(AssetEvent).join(AssetModel, AssetModel.id == AssetEvent.asset_id).where(AssetModel.uri == uri)
+        return [event.extra for event in session.scalars(found.order_by(AssetEvent.id))]

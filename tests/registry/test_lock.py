@@ -54,10 +54,14 @@ def test_six_processes_promote_and_one_wins(client: MLflowClient, mlflow_server:
     start = str(time.time() + 3)
     arguments = [[mlflow_server, name, str(number), start, str(rounds)] for number in range(2, contenders + 2)]
     runs = [
-        subprocess.Popen([sys.executable, "-c", CONTENDER, *given], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", CONTENDER, *given], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         for given in arguments
     ]
-    said = Counter(line for run in runs for line in run.communicate(timeout=120)[0].splitlines())
+    ended = [run.communicate(timeout=120) for run in runs]
+    assert [errors for _, errors in ended if errors] == []
+    said = Counter(line for said, _ in ended for line in said.splitlines())
     assert said == Counter({f"{t} won": 1 for t in range(rounds)} | {f"{t} lost": 5 for t in range(rounds)})
     for turn in range(rounds):
         aliases = {entry["alias"]: str(entry["version"]) for entry in client.model(f"{name}-{turn}")["aliases"]}
