@@ -41,7 +41,9 @@ class Record:
                 )
         try:
             return cls(**{key: _typed(item, hints[key]) for key, item in value.items()})
-        except TypeError as error:
+        except InvalidSpecError:
+            raise
+        except (TypeError, AttributeError, ValueError) as error:
             raise InvalidSpecError(f"{cls.__name__} cannot be built from {sorted(value)!r}: {error}.") from error
 
 
