@@ -11,19 +11,17 @@ import contextlib
 import json
 import os
 import secrets
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
+from airflow_mlops.testing.local_server import tail, uvicorn_server
+
 START_SECONDS = 120.0
-STOP_SECONDS = 10.0
 
 USERS: Mapping[str, str] = {"admin": "admin", "viewer": "viewer", "stranger": ""}
 """User -> role. The stranger has no role: they can sign in and may see nothing."""
@@ -61,27 +59,13 @@ def airflow_server(
     """
     home = home.resolve()
     home.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
     passwords = {user: secrets.token_urlsafe(12) for user in users}
     variables = _environment(home, passwords, users) | dict(env or {})
     log = home / "api-server.log"
-    with log.open("ab") as out:
-        _migrate(variables, out.fileno(), log)
-        where = ["--host", "127.0.0.1", "--port", str(port)]
-        server = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", *where, "--no-access-log", "airflow.api_fastapi.main:app"],
-            cwd=home,
-            env=variables,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_until_healthy(server, url, log)
+    _migrate(variables, log)
+    app = "airflow.api_fastapi.main:app"
+    with uvicorn_server("The API server", app, log=log, env=variables, ready=_healthy, seconds=START_SECONDS) as url:
         yield AirflowServer(url, home, passwords)
-    finally:
-        _stop(server)
 
 
 def _environment(home: Path, passwords: Mapping[str, str], users: Mapping[str, str]) -> dict[str, str]:
@@ -104,41 +88,16 @@ def _environment(home: Path, passwords: Mapping[str, str], users: Mapping[str, s
     }
 
 
-def _migrate(variables: Mapping[str, str], out: int, log: Path) -> None:
+def _migrate(variables: Mapping[str, str], log: Path) -> None:
     command = [sys.executable, "-m", "airflow", "db", "migrate"]
-    done = subprocess.run(command, env=dict(variables), stdout=out, stderr=subprocess.STDOUT, check=False)
+    with log.open("ab") as out:
+        done = subprocess.run(command, env=dict(variables), stdout=out, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
-        raise RuntimeError(f"Airflow could not prepare its database.\n{_tail(log)}")
+        raise RuntimeError(f"Airflow could not prepare its database.\n{tail(log)}")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            raise RuntimeError(f"The API server ended with code {server.returncode}.\n{_tail(log)}")
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{url}/api/v2/version", timeout=30).is_success:
-                return
-        time.sleep(0.1)
-    raise RuntimeError(f"The API server was not healthy after {START_SECONDS:.0f} s.\n{_tail(log)}")
-
-
-def _tail(log: Path, lines: int = 25) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
-
-
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    """End the server's process group, by force if it does not go on its own."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(server.pid, signal.SIGTERM)
+def _healthy(url: str) -> bool:
     try:
-        server.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+        return httpx.get(f"{url}/api/v2/version", timeout=30).is_success
+    except httpx.TransportError:
+        return False

@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 
+from airflow_mlops.testing.local_server import tail, uvicorn_server
+
 START_SECONDS = 180.0
-STOP_SECONDS = 10.0
 
 
 @contextlib.contextmanager
@@ -34,23 +30,16 @@ def mlflow_server(root: Path) -> Iterator[str]:
     """
     root = root.resolve()
     (root / "artifacts").mkdir(parents=True, exist_ok=True)
-    port = _free_port()
-    with (root / "mlflow.log").open("ab") as log:
-        where = ["--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
-        server = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", *where, "mlflow.server.fastapi_app:app"],
-            cwd=root,
-            env=_environment(root),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        address = f"http://127.0.0.1:{port}"
-        _wait_until_healthy(server, address, root / "mlflow.log")
+    log = root / "mlflow.log"
+    app = "mlflow.server.fastapi_app:app"
+
+    def ready(address: str) -> bool:
+        return _healthy(address, log)
+
+    with uvicorn_server(
+        "The MLflow server", app, log=log, env=_environment(root), ready=ready, seconds=START_SECONDS
+    ) as address:
         yield address
-    finally:
-        _stop(server)
 
 
 def _environment(root: Path) -> dict[str, str]:
@@ -69,38 +58,15 @@ def _environment(root: Path) -> dict[str, str]:
     }
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _healthy(address: str, log: Path) -> bool:
+    """Say whether the default experiment can be read: then the tables exist and the artifacts are served.
 
-
-def _wait_until_healthy(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
-    """Return once the default experiment can be read: then the tables exist and the artifacts are served."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            raise RuntimeError(f"The MLflow server ended with code {server.returncode}.\n{_tail(log)}")
-        with contextlib.suppress(httpx.TransportError):
-            answer = httpx.get(f"{address}/api/2.0/mlflow/experiments/get?experiment_id=0", timeout=30)
-            if answer.is_success and "mlflow-artifacts:" in answer.text:
-                return
-            if answer.is_server_error:  # its first answer comes after the tables were made, or could not be
-                raise RuntimeError(f"The MLflow server answered {answer.status_code}.\n{_tail(log)}")
-        time.sleep(0.05)
-    raise RuntimeError(f"The MLflow server was not healthy after {START_SECONDS:.0f} s.\n{_tail(log)}")
-
-
-def _tail(log: Path, lines: int = 25) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
-
-
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    """End the server's process group, by force if it does not go on its own."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(server.pid, signal.SIGTERM)
+    :raises RuntimeError: it cannot and never will; the first answer comes after the tables were made, or could not be
+    """
     try:
-        server.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+        answer = httpx.get(f"{address}/api/2.0/mlflow/experiments/get?experiment_id=0", timeout=30)
+    except httpx.TransportError:
+        return False
+    if answer.is_server_error:
+        raise RuntimeError(f"The MLflow server answered {answer.status_code}.\n{tail(log)}")
+    return answer.is_success and "mlflow-artifacts:" in answer.text
