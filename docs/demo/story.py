@@ -104,7 +104,7 @@ class Story:
             raise SystemExit("The monitoring run failed. See the task's log in Airflow.")
         report = self.airflow.result(MONITOR, run, "detect_drift")
         columns = report["drifted"]
-        shown = ", ".join(columns[:3]) + (f" +{len(columns) - 3}" if len(columns) > 3 else "")
+        shown = ", ".join(columns[:2]) + (f" +{len(columns) - 2}" if len(columns) > 2 else "")
         published = self.airflow.result(MONITOR, run, "publish_labelled_data") is not None
         return Row(month="", drift=f"{report['verdict']} {shown}".strip()), published
 
@@ -129,7 +129,7 @@ class Story:
         data = self.airflow.result(TRAIN, run, "materialise") or {}
         row.md5 = data.get("version", {}).get("digest", "-").removeprefix("md5:")
         report = self.airflow.result(TRAIN, run, "validate")
-        row.validation = report["status"] if report else "stopped at the gate"
+        row.validation = report["status"] if report else "fail"
         evaluation = self.airflow.result(TRAIN, run, "evaluate") or {}
         row.challenger, row.champion = interval(evaluation.get("challenger")), interval(evaluation.get("champion"))
         row.decision = self._decision(states, evaluation)
@@ -138,11 +138,11 @@ class Story:
 
     def _decision(self, states: dict[str, str], evaluation: dict[str, Any]) -> str:
         if states.get("promote") == "skipped":
-            return f"kept the champion ({evaluation['decision']['verdict']})"
+            return f"kept champion ({evaluation['decision']['verdict']})"
         if states.get("promote") != "success":
-            return "nothing trained"
+            return "stopped at the gate"
         if states.get("canary") == "failed":
-            return "promoted, rolled back by the canary"
+            return "rolled back by canary"
         return "promoted" if states.get("canary") == "success" else f"promoted, canary {states.get('canary')}"
 
     def _served(self) -> str:
