@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 
 from airflow.sdk import DAG, Asset, Param
-from airflow_mlops.operators.data import DvcSnapshotOperator
 
+from airflow_mlops.operators.data import DvcSnapshotOperator
 from airflow_mlops.operators.drift import DetectDriftOperator
 
 for file in sorted((Path(__file__).parent / "projects").glob("*.json")):

@@ -47,9 +47,8 @@ def test_every_airflow_setting_exists() -> None:
 @pytest.mark.parametrize("name", [name for name in AIRFLOW if name.startswith("AIRFLOW_CONN_")])
 def test_every_connection_is_one_the_hooks_accept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each connection is valid JSON of a type we offer, and its hook takes all of its extras."""
-    from airflow_mlops.hooks.dvc import DvcHook
-
     from airflow_mlops.hooks.deployment import DeploymentHook
+    from airflow_mlops.hooks.dvc import DvcHook
     from airflow_mlops.hooks.mlflow import MLflowHook
 
     text = expanded(AIRFLOW[name])

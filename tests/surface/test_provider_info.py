@@ -10,9 +10,9 @@ from typing import Any
 import airflow
 import jsonschema
 import pytest
-from airflow_mlops.hooks.dvc import EXTRAS as DVC_EXTRAS
 
 from airflow_mlops.deployment.targets.local import EXTRAS as GATEWAY_EXTRAS
+from airflow_mlops.hooks.dvc import EXTRAS as DVC_EXTRAS
 from airflow_mlops.platforms.mlflow_rest import OPTIONS as MLFLOW_EXTRAS
 from airflow_mlops.provider_info import get_provider_info
 from airflow_mlops.training.backends.local import OPTIONS as LOCAL_EXTRAS
