@@ -51,7 +51,7 @@ test: $(VENV)/.dev lint types ## lint, types and all tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations 15
 
 lint: $(VENV)/.dev ## style and layers
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
