@@ -13,7 +13,6 @@ _HOME = tempfile.mkdtemp(prefix="airflow-mlops-tests-")
 os.environ["AIRFLOW_HOME"] = _HOME
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "True"
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
-os.environ["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] = "False"
 for _name in ("DO_NOT_TRACK", "DVC_NO_ANALYTICS", "MLFLOW_DISABLE_TELEMETRY"):
     os.environ[_name] = "true"
 os.environ["GX_ANALYTICS_ENABLED"] = "false"

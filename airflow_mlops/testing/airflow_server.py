@@ -83,7 +83,6 @@ def _environment(home: Path, passwords: Mapping[str, str], users: Mapping[str, s
         "AIRFLOW__CORE__FERNET_KEY": "",
         "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
         "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
-        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "DO_NOT_TRACK": "true",
     }
 

@@ -120,6 +120,13 @@ def test_a_read_is_repeated_and_a_creation_is_not() -> None:
         assert len(server.seen) == 1
 
 
+def test_a_creation_that_met_a_deletion_is_a_conflict() -> None:
+    """What was there when it was to be created, and gone when MLflow looked at it, is a conflict: look again."""
+    gone = told("RESOURCE_DOES_NOT_EXIST", "Registered Model with name=m not found")
+    with scripted(lambda *_: (404, gone)) as (client, _), pytest.raises(ConflictError, match="'m'"):
+        client.create_model("m")
+
+
 @pytest.mark.parametrize(
     ("fields", "header"),
     [
