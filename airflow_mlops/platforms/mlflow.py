@@ -114,9 +114,12 @@ class MLflowClient:
     def create_model(self, name: str, tags: Mapping[str, str] | None = None) -> None:
         """Create a registered model. Of many callers at the same moment exactly one succeeds.
 
-        :raises ConflictError: it exists
+        :raises ConflictError: it exists, or did until a moment ago
         """
-        self._rest.post(f"{API}/registered-models/create", {"name": name, "tags": _pairs(tags or {})})
+        try:
+            self._rest.post(f"{API}/registered-models/create", {"name": name, "tags": _pairs(tags or {})})
+        except NotFoundError as error:  # MLflow looks at the one that was in the way, which may be gone by then
+            raise ConflictError(f"Model {name!r} existed and was deleted at this moment. Look again.") from error
 
     def rename_model(self, name: str, new_name: str) -> None:
         """Rename a registered model.
@@ -126,10 +129,13 @@ class MLflowClient:
         """
         self._rest.post(f"{API}/registered-models/rename", {"name": name, "new_name": new_name})
 
-    def delete_model(self, name: str) -> None:
-        """Delete a registered model. An absent one is left alone."""
+    def delete_model(self, name: str, *, repeat: bool = True) -> None:
+        """Delete a registered model. An absent one is left alone.
+
+        :param repeat: whether to delete what somebody else may have made under this name since an answer was lost
+        """
         try:
-            self._rest.post(f"{API}/registered-models/delete", {"name": name}, repeat=True, method="DELETE")
+            self._rest.post(f"{API}/registered-models/delete", {"name": name}, repeat=repeat, method="DELETE")
         except NotFoundError:
             return
 

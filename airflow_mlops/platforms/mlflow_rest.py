@@ -29,6 +29,9 @@ from airflow_mlops.core.errors import (
 OPTIONS = ("verify", "timeout")
 """Extras of the connection: ``verify`` is false or the path of a CA bundle, ``timeout`` is in seconds."""
 
+_WRITERS_MET = ("IntegrityError", "StaleDataError", "were matched", "database is locked", "deadlock")
+"""What databases and SQLAlchemy say when another request wrote first. The request was undone as a whole."""
+
 ATTEMPTS = 4
 FIRST_PAUSE = 0.2
 TIMEOUT = 30.0
@@ -148,7 +151,7 @@ def _error(answer: httpx.Response, address: str, conn_id: str) -> MlopsError:
         return PlatformUnavailableError(f"{where} answered HTTP {answer.status_code}: {message} Try again later.")
     if code == "RESOURCE_ALREADY_EXISTS":
         return ConflictError(f"{where}: {message}")
-    if "IntegrityError" in answer.text or "database is locked" in answer.text:
+    if any(sign in answer.text for sign in _WRITERS_MET):
         return PlatformUnavailableError(f"{where}: two writers met in its database. Try again.")
     missing_alias = "alias" in message and "not found" in message  # MLflow answers 400 INVALID_PARAMETER_VALUE
     if answer.status_code == 404 or code == "RESOURCE_DOES_NOT_EXIST" or missing_alias:

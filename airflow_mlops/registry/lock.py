@@ -15,13 +15,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from airflow_mlops.core.errors import ConflictError, MlopsError, NotFoundError
+from airflow_mlops.core.errors import ConflictError, MlopsError, NotFoundError, PlatformUnavailableError
 from airflow_mlops.platforms.mlflow import MLflowClient
 
 PREFIX = "__lock__."
 LEASE_SECONDS = 60.0
 WAIT_SECONDS = 90.0
 TOMBSTONE_SECONDS = 3600.0
+FAILURES = 4
+"""How often in a row the server may fail before taking or releasing a lock is given up."""
 
 
 @dataclass(frozen=True)
@@ -59,37 +61,67 @@ def alias_lock(
 
 
 def _acquire(client: MLflowClient, name: str, lease: float, wait: float) -> Lease:
-    owner, deadline = uuid.uuid4().hex, time.monotonic() + wait
+    owner, deadline, failures = uuid.uuid4().hex, time.monotonic() + wait, 0
     while True:
-        held = Lease(name, owner, time.time() + lease)
-        with suppress(ConflictError):
-            client.create_model(name, {"owner": owner, "expires": repr(held.expires)})
-            return held
-        if _bury_stale(client, name):
-            continue
+        try:
+            if held := _attempt(client, Lease(name, owner, time.time() + lease)):
+                return held
+            failures = 0
+        except PlatformUnavailableError:  # whatever was done by then, our name on the lock tells
+            failures += 1
+            if failures == FAILURES:
+                raise
         if time.monotonic() > deadline:
             raise ConflictError(f"The lock {name!r} was held by somebody else for {wait:.0f} s. Try again.")
         time.sleep(random.uniform(0.05, 0.25))  # noqa: S311 - spreads contenders
 
 
-def _bury_stale(client: MLflowClient, name: str) -> bool:
-    """Rename the lock if its lease is over. True if it is worth trying at once to take it."""
+def _attempt(client: MLflowClient, wanted: Lease) -> Lease | None:
+    """Return the lock if it is ours now, burying a stale one first."""
+    for _ in range(2):
+        with suppress(ConflictError):
+            client.create_model(wanted.name, {"owner": wanted.owner, "expires": repr(wanted.expires)})
+            return wanted
+        standing = _standing(client, wanted.name)
+        if standing and standing.owner == wanted.owner:  # an earlier attempt made it, and the answer was lost
+            return standing
+        if standing and standing.expires > time.time():
+            return None
+        if standing:
+            with suppress(NotFoundError, ConflictError):  # another was faster
+                client.rename_model(standing.name, f"{standing.name}.stale.{standing.owner}")
+    return None
+
+
+def _standing(client: MLflowClient, name: str) -> Lease | None:
+    """Return the lock that stands now, whoever holds it."""
     try:
         tags = {tag["key"]: tag["value"] for tag in client.model(name).get("tags", ())}
-        if float(tags.get("expires", "inf")) > time.time():
-            return False
-        client.rename_model(name, f"{name}.stale.{tags['owner']}")
-    except (NotFoundError, ConflictError):
-        return True
-    return True
+    except NotFoundError:
+        return None
+    return Lease(name, tags.get("owner", ""), float(tags.get("expires", "inf")))
 
 
 def _release(client: MLflowClient, held: Lease) -> None:
     """Delete the lock, unless its lease is over and it may be somebody else's by now."""
     if time.time() < held.expires - 1:
-        client.delete_model(held.name)
+        _delete_own(client, held)
     with suppress(MlopsError):  # clearing up is no reason to fail what was done under the lock
         _clear_tombstones(client, held.name)
+
+
+def _delete_own(client: MLflowClient, held: Lease) -> None:
+    """Delete the lock. Before it is tried again, look whose it is: the first time may have gone through."""
+    for failures in range(1, FAILURES + 1):
+        try:
+            client.delete_model(held.name, repeat=False)
+            return
+        except PlatformUnavailableError:
+            standing = _standing(client, held.name)
+            if standing is None or standing.owner != held.owner:
+                return
+            if failures == FAILURES:
+                raise
 
 
 def _clear_tombstones(client: MLflowClient, name: str) -> None:

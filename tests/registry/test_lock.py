@@ -6,17 +6,22 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import uuid
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.core.errors import ConflictError
 from airflow_mlops.platforms.mlflow import MLflowClient
 from airflow_mlops.registry.lock import Lease, alias_lock
 
 CONTENDER = """
 import sys, time
+from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.core.errors import ConflictError
 from airflow_mlops.platforms.mlflow import MLflowClient
@@ -93,6 +98,25 @@ def test_a_late_contender_cannot_bury_a_fresh_lock(client: MLflowClient, name: s
             client.rename_model(lock, f"{lock}.stale.dead")
         owner = {tag["key"]: tag["value"] for tag in client.model(lock)["tags"]}["owner"]
         assert owner != "dead"
+
+
+def test_all_who_find_a_stale_lock_get_it_in_turn(client: MLflowClient, mlflow_server: str, name: str) -> None:
+    """Of eight who bury the same stale lock at the same moment nobody fails, and all hold the lock once."""
+    lock = f"__lock__.{name}.champion"
+    together, held = threading.Barrier(8), []
+
+    def contend(number: int) -> None:
+        with MLflowClient(ConnectionInfo(host=mlflow_server)) as own:
+            own.model(lock)
+            together.wait(30)
+            with alias_lock(own, name, "champion"):
+                held.append(number)
+
+    for _ in range(4):
+        client.create_model(lock, {"owner": uuid.uuid4().hex, "expires": "1"})
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(contend, range(8)))
+    assert sorted(held) == sorted([*range(8)] * 4)
 
 
 def test_a_holder_stops_before_its_lease_ends(client: MLflowClient, name: str) -> None:

@@ -91,6 +91,7 @@ def told(code: str, message: str) -> dict[str, str]:
         (400, told("RESOURCE_ALREADY_EXISTS", "exists. Error: SELECT secret"), ConflictError, "exists."),
         (400, told("INVALID_PARAMETER_VALUE", "Invalid name"), InvalidSpecError, "Invalid name"),
         (400, told("BAD_REQUEST", "(sqlite3.IntegrityError) UNIQUE"), PlatformUnavailableError, "two writers"),
+        (400, told("BAD_REQUEST", "expected to update 1 row(s); 0 were matched."), PlatformUnavailableError, "two wri"),
         (429, b"", PlatformUnavailableError, "429"),
         (502, b"<html>bad gateway</html>", PlatformUnavailableError, "502"),
     ],
