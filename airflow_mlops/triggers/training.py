@@ -7,25 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_mlops.core.errors import PlatformUnavailableError
 from airflow_mlops.hooks.training import TrainingHook
 from airflow_mlops.training.contract import JobHandle, TrainingBackend
+from airflow_mlops.training.watch import Place, watch
 
 __all__ = ["TrainingJobTrigger"]
-
-FIRST_LOOK = 5.0
-"""Seconds before the first look. An event that overtakes the executor's own report of the deferral fails the task: the
-scheduler then sees a queued task whose process has ended. Seen with 2 s on a busy machine."""
-
-LONGEST_PAUSE = 60.0
-UNSEEN = 900.0
-"""Seconds without one answer of the platform after which the worker is asked to decide."""
 
 log = logging.getLogger(__name__)
 _cancelling: set[asyncio.Task[None]] = set()
@@ -37,7 +28,7 @@ class TrainingJobTrigger(BaseTrigger):
     :param backend: name of the training backend
     :param job: the job's handle as a dict
     :param conn_id: connection of the platform
-    :param poll_interval: seconds between two looks
+    :param poll_interval: seconds between two looks; the shortest that is asked for at one place counts for all there
     :param deadline: seconds since 1970 after which to fire in any case; ``None`` for never
     """
 
@@ -59,33 +50,13 @@ class TrainingJobTrigger(BaseTrigger):
         return f"{type(self).__module__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look until there is something for the worker to do."""
-        backend = await self._connect()
+        """Wait until there is something for the worker to do, together with all triggers that wait at one place."""
         handle = JobHandle.from_dict(self.job)
-        pause, seen = FIRST_LOOK, time.monotonic()
-        while True:
-            await asyncio.sleep(self._until_deadline(pause))
-            try:
-                status = (await asyncio.to_thread(backend.observe, [handle])).get(handle)
-                seen, pause = time.monotonic(), self.poll_interval
-            except PlatformUnavailableError as error:
-                log.warning("The look at job %s failed: %s", handle.job_id, error)
-                pause = min(2 * pause, LONGEST_PAUSE)
-            else:
-                if status is None or status.state.terminal:
-                    yield _event(status.state.value if status else "gone")
-                    return
-            if why := self._why_stop(seen):
-                yield _event(why)
-                return
-
-    def _until_deadline(self, pause: float) -> float:
-        return pause if self.deadline is None else max(0.0, min(pause, self.deadline - time.time()))
-
-    def _why_stop(self, seen: float) -> str:
-        if self.deadline is not None and time.time() >= self.deadline:
-            return "deadline"
-        return "unseen" if time.monotonic() - seen > UNSEEN else ""
+        place = Place.of(self.backend, self.conn_id, handle)
+        found = await watch(handle, place, self._connect, interval=self.poll_interval, deadline=self.deadline)
+        if found.detail:
+            log.warning("The last look at job %s failed: %s", handle.job_id, found.detail)
+        yield TriggerEvent({"why": found.word})  # type: ignore[no-untyped-call]
 
     async def _connect(self) -> TrainingBackend:
         return await TrainingHook(self.backend, self.conn_id).aget_backend()
@@ -118,7 +89,3 @@ class TrainingJobTrigger(BaseTrigger):
             dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
         )
         return any(state == "deferred" for states in found.values() for state in states.values())
-
-
-def _event(why: str) -> TriggerEvent:
-    return TriggerEvent({"why": why})  # type: ignore[no-untyped-call]
