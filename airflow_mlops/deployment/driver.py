@@ -98,7 +98,7 @@ class RolloutDriver:
         """Look and act once. After an error call it again: an action that may have got through is repeated first."""
         now = self.clock()
         status = self.target.status(self.plan.endpoint)
-        if self._ordered is None and self.plan.step_of(status.traffic) != self.progress.step:
+        if not self._is_mine(status.traffic):
             self._interrupted(status.traffic)
             return
         if broken := _broken(status, self.plan.revision):
@@ -116,6 +116,17 @@ class RolloutDriver:
     def give_up(self, why: str) -> None:
         """Restore the traffic because the time is over."""
         self._end(Outcome.INCONCLUSIVE, restore(self.target, self.plan).traffic, _gave_up(why).reasons)
+
+    def _is_mine(self, traffic: Mapping[str, float]) -> bool:
+        """Whether nobody else changed the traffic: it is this step's, or what an unanswered order may have made it."""
+        match self._ordered:
+            case None:
+                allowed = {self.progress.step}
+            case RollBack(), _:
+                return True  # restoring looks itself
+            case _:
+                allowed = {self.progress.step, self.progress.step + 1}
+        return self.plan.step_of(traffic) in allowed
 
     def _window(self, now: float) -> Window | None:
         since = self.progress.since

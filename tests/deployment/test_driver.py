@@ -101,6 +101,25 @@ def test_somebody_elses_change_is_left_alone() -> None:
     assert restore(target, PLAN).traffic == {"v3": 100.0}
 
 
+@pytest.mark.parametrize("through", [True, False])
+@pytest.mark.parametrize("theirs", [{"v3": 100.0}, {"v1": 100.0}])
+def test_a_change_after_a_lost_answer_is_left_alone(theirs: dict[str, float], through: bool) -> None:
+    """An order is not repeated over what somebody else wanted since, be it a roll-back to what served before."""
+    target, clock = MemoryTarget(), Clock()
+    driver = RolloutDriver(target, PLAN, clock)
+    driver.begin()
+    driver.turn()
+    clock.now += PLAN.bake
+    target.lost, target.deaf = 1, not through
+    with pytest.raises(PlatformUnavailableError):
+        driver.turn()
+    target.traffic, target.deaf = theirs, False
+    driver.turn()
+    assert driver.result is not None
+    assert driver.result.decision is Outcome.INTERRUPTED
+    assert target.traffic == theirs
+
+
 def test_another_process_goes_on_at_the_step_that_serves() -> None:
     """A second driver does not start over: it bakes the step that serves again, and ends what the first began."""
     target, clock = MemoryTarget(), Clock()
