@@ -18,8 +18,8 @@ for file in sorted((Path(__file__).parent / "projects").glob("*.json")):
         params={
             "source": Param(project["landing"], type="string", title="File or folder that has landed"),
             "tag": Param(
-                "",
-                type="string",
+                None,
+                type=["null", "string"],
                 title="Tag",
                 description="Name of the version. The same bytes under the same tag are the same version.",
             ),
@@ -31,7 +31,7 @@ for file in sorted((Path(__file__).parent / "projects").glob("*.json")):
             task_id="publish",
             source="{{ params.source }}",
             path=project["data_path"],
-            tag="{{ params.tag }}",
+            tag="{{ params.tag or '' }}",
             message="{{ params.message }}",
             dvc_conn_id="{{ params.dvc_conn_id }}",
             outlets=[Asset(project["data_asset"])],

@@ -11,6 +11,8 @@ from airflow.sdk import DAG, Asset, Param
 
 from airflow_mlops.groups import canary_rollout, training_pipeline
 
+GATE, ROLLOUT, CONNECTIONS = "Promotion gate", "Rollout", "Connections"
+
 for file in sorted((Path(__file__).parent / "projects").glob("*.json")):
     project = json.loads(file.read_text())
     with DAG(
@@ -22,44 +24,61 @@ for file in sorted((Path(__file__).parent / "projects").glob("*.json")):
         doc_md=__doc__,
         params={
             "data_revision": Param(
-                "",
-                type="string",
+                None,
+                type=["null", "string"],
                 title="Data revision",
                 description="Branch, tag or commit. Empty: the version that triggered the run, else the newest.",
+                section="Training",
             ),
-            "backend": Param("local", type="string", title="Training backend"),
-            "training_conn_id": Param(None, type=["null", "string"], title="Training connection"),
+            "backend": Param("local", type="string", title="Training backend", section="Training"),
             "training_parameters": Param(
                 {},
                 type="object",
                 title="Training parameters",
                 description="Passed to the training script as --name value.",
+                section="Training",
             ),
-            "target": Param("local", type="string", title="Deployment target"),
-            "target_conn_id": Param("gateway_default", type="string", title="Deployment connection"),
-            "mlflow_conn_id": Param("mlflow_default", type="string", title="MLflow connection"),
-            "dvc_conn_id": Param("dvc_default", type="string", title="DVC connection"),
-            "metric": Param("roc_auc", enum=["roc_auc", "accuracy", "log_loss"], title="Metric of the gate"),
+            "metric": Param("roc_auc", enum=["roc_auc", "accuracy", "log_loss"], title="Metric", section=GATE),
             "mode": Param(
-                "superiority", enum=["superiority", "non_inferiority"], title="What the challenger must show"
+                "superiority",
+                enum=["superiority", "non_inferiority"],
+                title="What the challenger must show",
+                section=GATE,
             ),
-            "min_effect": Param(0.0, type="number", minimum=0, title="Smallest gain worth a promotion"),
-            "margin": Param(0.005, type="number", minimum=0, title="Largest loss that counts as not worse"),
+            "min_effect": Param(0.0, type="number", minimum=0, title="Smallest gain worth a promotion", section=GATE),
+            "margin": Param(
+                0.005, type="number", minimum=0, title="Largest loss that counts as not worse", section=GATE
+            ),
             "alpha": Param(
                 0.05,
                 type="number",
                 exclusiveMinimum=0,
                 maximum=0.5,
                 title="Risk of promoting a model that is not better",
+                section=GATE,
             ),
             "floors": Param(
                 {"roc_auc": 0.55},
                 type="object",
                 title="Floors",
                 description="Metric and the worst value that is accepted. All that a first model is judged by.",
+                section=GATE,
             ),
-            "steps": Param([5, 25, 50, 100], type="array", items={"type": "number"}, title="Canary traffic in percent"),
-            "bake": Param(300, type="number", minimum=1, title="Seconds each canary step is watched"),
+            "target": Param("local", type="string", title="Deployment target", section=ROLLOUT),
+            "steps": Param(
+                [5, 25, 50, 100],
+                type="array",
+                items={"type": "number"},
+                title="Canary traffic in percent",
+                section=ROLLOUT,
+            ),
+            "bake": Param(300, type="number", minimum=1, title="Seconds each step is watched", section=ROLLOUT),
+            "training_conn_id": Param(None, type=["null", "string"], title="Training connection", section=CONNECTIONS),
+            "target_conn_id": Param(
+                "gateway_default", type="string", title="Deployment connection", section=CONNECTIONS
+            ),
+            "mlflow_conn_id": Param("mlflow_default", type="string", title="MLflow connection", section=CONNECTIONS),
+            "dvc_conn_id": Param("dvc_default", type="string", title="DVC connection", section=CONNECTIONS),
         },
     ) as dag:
         dag.params.update(project.get("defaults", {}))
@@ -70,7 +89,7 @@ for file in sorted((Path(__file__).parent / "projects").glob("*.json")):
             suite=project["suite"],
             command=project["command"],
             target=project["target"],
-            rev="{{ params.data_revision }}",
+            rev="{{ params.data_revision or '' }}",
             backend=p("backend"),
             training_conn_id=p("training_conn_id"),
             parameters=p("training_parameters"),

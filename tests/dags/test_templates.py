@@ -29,6 +29,13 @@ def test_every_template_has_a_form_docs_and_tags(path: Path) -> None:
     assert dags
 
 
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+def test_every_form_can_be_sent_as_it_is_opened(path: Path) -> None:
+    """No default is an empty text: Airflow's form would ask for a value before it lets anyone trigger the run."""
+    dag = runpy.run_path(str(path))["dag"]
+    assert [name for name, value in dag.params.dump().items() if value == ""] == []
+
+
 def test_a_new_data_version_starts_training() -> None:
     """What publishes data has the asset as outlet on which training is scheduled."""
     train = runpy.run_path(str(ROOT / "dags" / "train_and_deploy.py"))["dag"]
