@@ -167,14 +167,22 @@ class RolloutDriver:
 
     def _interrupted(self, traffic: Mapping[str, float]) -> None:
         expected = self.plan.traffic_at(self.plan.steps[self.progress.step]) if self.progress.step >= 0 else None
-        message = f"Somebody else changed the traffic of {self.plan.endpoint!r} to {dict(traffic)!r}. It was left so."
-        reason = Reason("traffic", Verdict.FAIL, dict(traffic), expected or dict(self.plan.prior), message)
+        reason = _changed(self.plan.endpoint, traffic, expected or self.plan.prior)
         self._end(Outcome.INTERRUPTED, traffic, (reason,))
 
     def _end(self, outcome: Outcome, traffic: Mapping[str, float], reasons: tuple[Reason, ...] = ()) -> None:
         self.result = RolloutResult(
             self.plan.endpoint, self.plan.revision, outcome, traffic, tuple(self.steps), reasons
         )
+
+
+def as_it_serves(result: RolloutResult, traffic: Mapping[str, float]) -> RolloutResult:
+    """Return *result*, or INTERRUPTED in its place if it promoted and what serves now is something else."""
+    wanted = {result.revision: 100.0}
+    if result.decision is not Outcome.PROMOTED or same_split(traffic, wanted):
+        return result
+    reason = _changed(result.endpoint, traffic, wanted)
+    return replace(result, decision=Outcome.INTERRUPTED, traffic=traffic, reasons=(reason,))
 
 
 def restore(target: DeploymentTarget, plan: RolloutPlan) -> EndpointStatus:
@@ -231,6 +239,11 @@ def _broken(status: EndpointStatus, revision: str) -> GateDecision | None:
         return None
     message = f"{revision!r} stopped serving: {found.detail if found else 'it is not there any more'}."
     return GateDecision.of([Reason("ready", Verdict.FAIL, found.state if found else "absent", "ready", message)])
+
+
+def _changed(endpoint: str, found: Mapping[str, float], expected: Mapping[str, float]) -> Reason:
+    message = f"Somebody else changed the traffic of {endpoint!r} to {dict(found)!r}. It was left so."
+    return Reason("traffic", Verdict.FAIL, dict(found), dict(expected), message)
 
 
 def _gave_up(why: str) -> GateDecision:

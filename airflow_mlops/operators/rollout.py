@@ -18,7 +18,7 @@ from airflow_mlops.deployment.contract import DeploymentTarget, EndpointStatus, 
 from airflow_mlops.deployment.driver import (
     Outcome,
     RolloutResult,
-    confirmed,
+    as_it_serves,
     require_revision,
     restore,
 )
@@ -139,9 +139,9 @@ class CanaryRolloutOperator(MlopsOperator):
         """Read back that what serves is what the result says, then end the task accordingly."""
         store = context["task_state_store"]
         target = DeploymentHook(self.target, self.conn_id).get_target()
-        if result.decision is Outcome.PROMOTED:
-            confirmed(target.status(result.endpoint), {result.revision: 100.0})
-        elif plan := store.get(PLAN):
+        result = as_it_serves(result, target.status(result.endpoint).traffic)
+        left = (Outcome.PROMOTED, Outcome.INTERRUPTED)
+        if result.decision not in left and (plan := store.get(PLAN)):
             restore(target, RolloutPlan.from_dict(_record(plan)))
         for key in (PLAN, RESULT):
             store.delete(key)

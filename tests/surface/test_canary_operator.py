@@ -14,6 +14,7 @@ import pytest
 
 from airflow_mlops.core.errors import GateFailedError, NotFoundError
 from airflow_mlops.core.refs import ModelVersion
+from airflow_mlops.deployment.driver import Outcome, RolloutResult
 from airflow_mlops.deployment.targets.local import LocalTarget
 from airflow_mlops.operators.deployment import (
     CanaryRolloutOperator,
@@ -190,6 +191,23 @@ def test_a_cleared_task_does_not_restore_an_old_world(target: LocalTarget, endpo
     target.shift(endpoint, {"v3": 100})
     run = run_task(canary(endpoint), memory=memory, follow=False)
     assert run.state_store["rollout_plan"]["prior"] == {"v3": 100.0}
+
+
+@pytest.mark.parametrize("theirs", [{"v1": 100.0}, {"v1": 70.0, "v2": 30.0}])
+def test_a_promotion_that_somebody_took_back_fails_once(
+    target: LocalTarget, endpoint: str, theirs: dict[str, float]
+) -> None:
+    """Who rolls back before the task has ended wins: it fails for good and says so, and clearing it starts over."""
+    memory = DagRunMemory()
+    waiting = run_task(canary(endpoint), memory=memory, follow=False)
+    target.shift(endpoint, theirs)
+    promoted = RolloutResult(endpoint, "v2", Outcome.PROMOTED, {"v2": 100.0})
+    run = run_task(canary(endpoint), memory=memory, resume=waiting, event=promoted.to_dict())
+    assert isinstance(run.error, GateFailedError), run.error
+    assert "Somebody else" in str(run.error)
+    assert run.result["decision"] == "interrupted"
+    assert target.status(endpoint).traffic == theirs
+    assert run_task(canary(endpoint), memory=memory, follow=False).state == "deferred"
 
 
 class SlowToDefer(CanaryRolloutOperator):
