@@ -72,6 +72,15 @@ for file in sorted((Path(__file__).parent / "projects").glob("*.json")):
                 title="Canary traffic in percent",
                 section=ROLLOUT,
             ),
+            "max_prediction_shift": Param(
+                0.3,
+                type="number",
+                minimum=0,
+                maximum=1,
+                title="Largest shift of the predictions",
+                description="Kolmogorov-Smirnov distance between the old and the new model's answers, 0 to 1.",
+                section=ROLLOUT,
+            ),
             "bake": Param(300, type="number", minimum=1, title="Seconds each step is watched", section=ROLLOUT),
             "training_conn_id": Param(None, type=["null", "string"], title="Training connection", section=CONNECTIONS),
             "target_conn_id": Param(
@@ -112,4 +121,5 @@ for file in sorted((Path(__file__).parent / "projects").glob("*.json")):
             mlflow_conn_id=p("mlflow_conn_id"),
             steps=p("steps"),
             bake=p("bake"),
+            guards={"max_prediction_shift": p("max_prediction_shift")},
         )

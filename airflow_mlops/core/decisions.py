@@ -62,8 +62,6 @@ class GateDecision(Record):
         return self.verdict is Verdict.PASS
 
     def summary(self) -> str:
-        """Return ``FAIL: <messages of the rules that did not pass>``, or of all rules when it passed."""
-        telling = [r.message for r in self.reasons if r.verdict is not Verdict.PASS] or [
-            r.message for r in self.reasons
-        ]
+        """Return ``FAIL: <messages>`` of the rules that made the verdict: those that failed, those left open, or all."""
+        telling = [reason.message for reason in self.reasons if reason.verdict is self.verdict]
         return f"{self.verdict.name}: {' '.join(telling) or 'no rule was given.'}"

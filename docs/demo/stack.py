@@ -253,6 +253,6 @@ def write_project(root: Path) -> None:
     project = json.loads(file.read_text()) | {
         "landing": str(root / "landing" / "flights"),
         "capture_dir": str(root / "gateway" / "capture"),
-        "defaults": {"steps": [30, 100], "bake": 5},
+        "defaults": {"steps": [30, 100], "bake": 5, "max_prediction_shift": 0.5},
     }
     file.write_text(json.dumps(project, indent=2))

@@ -91,11 +91,13 @@ def test_one_fail_fails_and_no_evidence_is_inconclusive(found: list[Reason]) -> 
     assert (decision.verdict is Verdict.FAIL) == (Verdict.FAIL in verdicts)
 
 
-def test_a_summary_tells_what_did_not_pass() -> None:
-    """The summary names the rules that failed and leaves out those that passed."""
+def test_a_summary_tells_what_made_the_verdict() -> None:
+    """A failure names the rules that failed, and neither those that passed nor those that were left open."""
     good = Reason("floor", Verdict.PASS, 0.8, 0.7, "AUC is fine.")
     bad = Reason("gain", Verdict.FAIL, -0.1, 0, "It is worse.")
-    assert GateDecision.of([good, bad]).summary() == "FAIL: It is worse."
+    unclear = Reason("latency", Verdict.INCONCLUSIVE, 3, 50, "Too few.")
+    assert GateDecision.of([unclear, good, bad]).summary() == "FAIL: It is worse."
+    assert GateDecision.of([good, unclear]).summary() == "INCONCLUSIVE: Too few."
     assert GateDecision.of([good]).summary() == "PASS: AUC is fine."
 
 
