@@ -62,6 +62,6 @@ class GateDecision(Record):
         return self.verdict is Verdict.PASS
 
     def summary(self) -> str:
-        """Return ``FAIL: <messages>`` of the rules that made the verdict: those that failed, those left open, or all."""
+        """Return ``FAIL: <messages>`` with the rules that made the verdict: those that failed, were open, or all."""
         telling = [reason.message for reason in self.reasons if reason.verdict is self.verdict]
         return f"{self.verdict.name}: {' '.join(telling) or 'no rule was given.'}"
