@@ -68,10 +68,13 @@ class Capture:
         self.buffer = CaptureBuffer()
 
     async def flush(self) -> dict[str, int]:
-        """Write everything that waits and return the counts.
+        """Write everything that waits and return the counts. Who is cancelled meanwhile leaves the writing to its end.
 
         :raises OSError: it cannot be written; the rows wait for the next try
         """
+        return await asyncio.shield(self._flush())
+
+    async def _flush(self) -> dict[str, int]:
         async with self._writing:
             items = self.buffer.take()
             if not items:
@@ -79,7 +82,7 @@ class Capture:
             rows = sum(item.table.rows for item in items)
             try:
                 await asyncio.to_thread(write_captured, self._folder, items)
-            except (OSError, asyncio.CancelledError):
+            except OSError:
                 self.buffer.put_back(items)
                 raise
             except Exception as error:  # noqa: BLE001 - no row that parquet cannot hold may stop all later ones

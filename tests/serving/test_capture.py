@@ -130,6 +130,23 @@ def test_rows_that_cannot_be_written_wait_for_the_next_try(tmp_path: Path) -> No
     assert len(_read(tmp_path / "capture")) == 1
 
 
+def test_rows_are_written_once_when_the_gateway_ends_meanwhile(tmp_path: Path) -> None:
+    """A flush that is cancelled while it writes goes on; the last one waits for it and writes nothing twice."""
+    capture = Capture(tmp_path)
+    capture.buffer.add(_item(0, rows=2))
+
+    async def end_while_writing() -> dict[str, int]:
+        flush = asyncio.create_task(capture.flush())
+        while capture.buffer.buffered:  # noqa: ASYNC110 - until the rows were taken out, and no longer
+            await asyncio.sleep(0)
+        flush.cancel()
+        await asyncio.gather(flush, return_exceptions=True)
+        return await capture.flush()
+
+    assert asyncio.run(end_while_writing()) == {"buffered": 0, "written": 2, "dropped": 0}
+    assert len(_read(tmp_path)) == 2
+
+
 def test_rows_that_parquet_cannot_hold_are_dropped_and_counted(tmp_path: Path) -> None:
     """They would never be written; the rows after them are."""
     capture = Capture(tmp_path)
