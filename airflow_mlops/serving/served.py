@@ -99,9 +99,17 @@ class Served:
         self._worker = await Worker.start(self.home, self._log, load_seconds=self._limits.load)
         self.schema, self.state, self.detail = self._worker.schema, "ready", ""
         if not self.record.proven:
-            self._remember(replace(self.record, proven=True))
+            await self._prove(self._worker)
         code = await self._worker.ended()
         self.state, self.detail = "creating", f"The worker process ended with status {code} and is started again."
+
+    async def _prove(self, worker: Worker) -> None:
+        """Remember that it was ready once. A disk that is full then must not leave a worker nobody knows of."""
+        try:
+            self._remember(replace(self.record, proven=True))
+        except OSError:
+            await worker.kill()
+            raise
 
     def _remember(self, record: RevisionRecord) -> None:
         self.record = record
