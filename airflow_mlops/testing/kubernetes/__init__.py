@@ -1,0 +1,27 @@
+"""A strict Kubernetes API server for tests, on this machine only, for the official client over TLS.
+
+It proves that a client's requests are well formed, what they cost, and how the client bears what goes wrong. It does
+not prove that a given cluster agrees. Built on the schema in the client's own generated models (37 or later), with
+strict field validation always on: unknown fields are 400, missing or wrong ones 422.
+
+Served: Jobs, Pods and their logs, Events, Secrets, Namespaces and custom kinds with a CRD's schema; create, get, list
+(selectors, pages, versions), watch (bookmarks, 410), merge patch, update, delete with propagation and grace. A Job's
+pods run their container's command as processes of this machine.
+
+Not modelled, and refused with 501 where a request asks for it: several or init containers, restart policies other than
+Never, work queues, ``successPolicy``, ``backoffLimitPerIndex``, ``managedBy``, JSON patch, server-side apply, lists in
+strategic merge patches, previous logs, ConfigMaps as environment. Not modelled, and silently absent: images (any name
+works, nothing is pulled; a command must be given), volumes and probes (accepted, without effect), CPU and memory
+limits, service accounts, access rights and quotas, admission, finalizers on Namespaces, managed fields, event
+aggregation, the watch cache's delays, more than one node, the doubling of the pause between failures of a Job,
+deleting collections (405), warnings in headers. Controllers of custom kinds: the test writes their status.
+"""
+
+from __future__ import annotations
+
+from airflow_mlops.testing.kubernetes.calls import Call, Calls
+from airflow_mlops.testing.kubernetes.fake import KubernetesFake, kubernetes_fake
+from airflow_mlops.testing.kubernetes.faults import Faults
+from airflow_mlops.testing.kubernetes.kinds import Kind, custom_kind
+
+__all__ = ["kubernetes_fake", "KubernetesFake", "Faults", "Call", "Calls", "Kind", "custom_kind"]
