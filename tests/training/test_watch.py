@@ -260,7 +260,7 @@ def test_a_wrong_connection_is_told_to_all_but_not_at_once() -> None:
 
 def test_who_is_cancelled_leaves_and_the_last_releases_the_watcher() -> None:
     """Leaving stops no job and disturbs nobody; without waiters no look is made, and after a while all is let go."""
-    room = Room(StreamingBackend(["a", "b"]))
+    room = Room(StreamingBackend(["a", "b"]), Pace(first_look=0.05, shortest=0.01, linger=1.5))
 
     async def scene() -> None:
         first, second = room.wait("a"), room.wait("b")
@@ -270,6 +270,7 @@ def test_who_is_cancelled_leaves_and_the_last_releases_the_watcher() -> None:
         assert not second.done()
         second.cancel()
         await asyncio.gather(first, second, return_exceptions=True)
+        await asyncio.sleep(0.2)
         again = room.wait("a")  # within the linger: the same watcher
         await until(lambda: room.backend.cache.asked[-1] == ["a"])
         assert (room.connections, room.backend.closed) == (1, 0)

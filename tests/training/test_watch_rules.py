@@ -83,6 +83,7 @@ def test_failures_slow_the_looks_down(interval: float, failures: int, jitter: fl
     ]
     assert pauses[0] <= pauses[1] <= 2 * pauses[0] + 1e-6
     assert 0.899 * interval <= pauses[0] <= 90.001
+    assert failures < 6 or pauses[0] >= 29.999
 
 
 @given(waiters, looks, st.sampled_from(TERMINAL), seconds)
