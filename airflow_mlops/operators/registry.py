@@ -184,20 +184,20 @@ class RollbackModelOperator(MlopsOperator):
         """Roll back and return the champion."""
         with MLflowHook(self.mlflow_conn_id).get_client() as client:
             registry = MLflowRegistry(client)
-            if self._one_promotion:
-                _require_still_champion(registry, self.model_name, self.promoted)
-            model = registry.rollback(self.model_name)
+            ours = _promotion(registry, self.model_name, self.promoted) if self._one_promotion else None
+            model = registry.rollback(self.model_name, expected=ours)
         self.log.info("%s version %s is the champion again", model.name, model.version)
         return model.to_dict()
 
 
-def _require_still_champion(registry: MLflowRegistry, name: str, promoted: Mapping[str, Any] | None) -> None:
-    """Skip the task unless the promotion happened and its version is still the champion."""
+def _promotion(registry: MLflowRegistry, name: str, promoted: Mapping[str, Any] | None) -> str:
+    """Return the version to take back. Skip the task unless it was promoted and is the champion, or is taken back."""
     if not promoted or not promoted.get("promoted"):
         raise AirflowSkipException(f"Nothing of {name!r} was promoted in this run, so nothing is taken back.")
     ours, now = promoted["model"]["version"], registry.resolve(name, CHAMPION).version
-    if ours != now:
+    if now not in (ours, promoted.get("previous")):
         raise AirflowSkipException(f"Version {ours} of {name!r} is not the champion any more, version {now} is.")
+    return str(ours)
 
 
 def _data_versions(data: Mapping[str, Any]) -> dict[str, DataVersion]:

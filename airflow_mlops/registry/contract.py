@@ -44,8 +44,12 @@ class ModelRegistry(Protocol):
         """
         ...
 
-    def rollback(self, name: str) -> ModelVersion:
-        """Move ``champion`` back to ``previous`` and return the version that is champion now."""
+    def rollback(self, name: str, *, expected: str | None = None) -> ModelVersion:
+        """Move ``champion`` back to ``previous`` and return the version that is champion now.
+
+        :param expected: the version whose promotion is taken back; ``None`` for whichever is champion
+        :raises ConflictError: another version is champion, and it is not ``previous``
+        """
         ...
 
     def history(self, name: str) -> tuple[ModelVersion, ...]:

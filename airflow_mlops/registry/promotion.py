@@ -43,9 +43,10 @@ def move_champion(client: MLflowClient, name: str, *, expected: str | None, to: 
         _read_back(client, name, to)
 
 
-def restore_previous(client: MLflowClient, name: str) -> tuple[str, str]:
+def restore_previous(client: MLflowClient, name: str, *, expected: str | None = None) -> tuple[str, str]:
     """Point ``champion`` to ``previous`` and return the versions it left and it points to now. ``previous`` stays.
 
+    :raises ConflictError: the champion is neither *expected* nor ``previous``
     :raises NotFoundError: nothing was promoted over another version yet
     """
     with alias_lock(client, name, CHAMPION) as lease:
@@ -53,6 +54,11 @@ def restore_previous(client: MLflowClient, name: str) -> tuple[str, str]:
         if previous is None:
             raise NotFoundError(
                 f"Model {name!r} has no {PREVIOUS!r} version to go back to. Promote a version by number instead."
+            )
+        if expected is not None and champion not in (expected, previous):
+            raise ConflictError(
+                f"The champion of {name!r} is version {champion or 'none'}, not {expected}: somebody else promoted "
+                "meanwhile. Nothing was taken back."
             )
         if champion != previous:
             lease.check()

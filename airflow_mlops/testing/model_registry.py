@@ -89,6 +89,20 @@ class ModelRegistryContract:
         assert registry.rollback(name).version == old
         assert registry.resolve(name, CHAMPION).version == old
 
+    def test_a_rollback_takes_back_the_promotion_it_is_told_and_no_other(
+        self, registry: ModelRegistry, three: list[ModelVersion], name: str
+    ) -> None:
+        """Somebody else's champion stays; the expected one goes, and taking it back once more changes nothing."""
+        first, second, third = (model.version for model in three)
+        registry.promote(name, expected=None, to=first)
+        registry.promote(name, expected=first, to=second)
+        registry.promote(name, expected=second, to=third)
+        with pytest.raises(ConflictError, match=third):
+            registry.rollback(name, expected=second)
+        assert registry.resolve(name, CHAMPION).version == third
+        for _ in range(2):
+            assert registry.rollback(name, expected=third).version == second
+
     def test_promoting_the_champion_changes_nothing(
         self, registry: ModelRegistry, three: list[ModelVersion], name: str
     ) -> None:

@@ -185,8 +185,12 @@ def test_the_whole_life_of_a_model(
     assert third["decision"]["verdict"] == "fail"
     assert promote(name, third).state == "skipped"
 
-    back = run_task(RollbackModelOperator(task_id="rollback", model_name=name))
-    assert (back.result["version"], champion(registry, name)) == ("1", "1")
+    taken = {"promoted": True, "model": registry.resolve(name, "2").to_dict(), "previous": "1"}
+    for _ in range(2):  # a retry of a roll-back that went through ends as the first try would have
+        back = run_task(RollbackModelOperator(task_id="rollback", model_name=name, promoted=taken))
+        assert (back.state, back.result["version"], champion(registry, name)) == ("success", "1", "1")
+    other = {"promoted": True, "model": {"version": "7"}, "previous": "6"}
+    assert run_task(RollbackModelOperator(task_id="rollback", model_name=name, promoted=other)).state == "skipped"
     assert registry.resolve(name, "2").tags["mlops.rolled_back_to"] == "1"
 
 

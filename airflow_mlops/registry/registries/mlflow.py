@@ -79,9 +79,13 @@ class MLflowRegistry:
         move_champion(self.client, name, expected=expected, to=to)
         return self.resolve(name, to)
 
-    def rollback(self, name: str) -> ModelVersion:
-        """Move ``champion`` back to ``previous`` and return the version that is champion now."""
-        left, now = restore_previous(self.client, name)
+    def rollback(self, name: str, *, expected: str | None = None) -> ModelVersion:
+        """Move ``champion`` back to ``previous`` and return the version that is champion now.
+
+        :param expected: the version whose promotion is taken back; ``None`` for whichever is champion
+        :raises ConflictError: another version is champion, and it is not ``previous``
+        """
+        left, now = restore_previous(self.client, name, expected=expected)
         if left and left != now:
             self.set_version_tags(name, left, {ROLLED_BACK_TO: now})
         return self.resolve(name, now)
