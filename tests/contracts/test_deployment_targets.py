@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import httpx
 import pytest
 
 from airflow_mlops.core.connection import ConnectionInfo
-from airflow_mlops.core.errors import InvalidSpecError, PlatformUnavailableError
+from airflow_mlops.core.errors import InvalidSpecError, JobFailedError, PlatformUnavailableError
 from airflow_mlops.core.refs import ModelVersion
 from airflow_mlops.deployment.contract import EndpointStatus
 from airflow_mlops.deployment.targets.local import LocalTarget
@@ -80,6 +83,23 @@ class TestLocalTarget(DeploymentTargetContract):
         with pytest.raises(Exception, match="ready_timeout"):
             target.deploy(slow, endpoint, revision="v5", options={"ready_timeout": 1})
         assert target.status(endpoint) == before
+
+    def test_a_serving_revision_that_broke_is_deployed_again_with_its_own_reason(
+        self, target: LocalTarget, gateway: RunningGateway, tmp_path: Path
+    ) -> None:
+        """What has traffic cannot be taken away; the error is about the model and not about that."""
+        mark = tmp_path / "loaded"
+        broken = f"if __import__('os').path.exists({str(mark)!r}): raise RuntimeError('out of weights')"
+        load = f"{broken}\nopen({str(mark)!r}, 'w').close()"
+        model = write_model(tmp_path / "tiny-7", "return [0.5] * len(table)", load=load)
+        target.deploy(model, "fragile", revision="v7")
+        with gateway.client() as client:
+            os.kill(client.get("/health").json()["workers"]["fragile"]["v7"], signal.SIGKILL)
+        while "out of weights" not in str(target.status("fragile")):
+            time.sleep(0.1)
+        with pytest.raises(JobFailedError, match="did not get ready"):
+            target.deploy(model, "fragile", revision="v7", options={"ready_timeout": 0})
+        assert target.status("fragile").traffic == {"v7": 100.0}
 
     def test_an_option_it_does_not_have_is_refused(
         self, target: LocalTarget, endpoint: str, models: tuple[ModelVersion, ...]

@@ -75,7 +75,7 @@ class LocalTarget:
         return status if status.traffic else self.shift(endpoint, {revision: 100.0})
 
     def _wait_ready(self, endpoint: str, revision: str, limit: float) -> None:
-        """Wait at most *limit* seconds; take the revision away again if it does not get ready."""
+        """Wait at most *limit* seconds; take the revision away again if it does not get ready, unless it serves."""
         deadline = time.monotonic() + limit
         while True:
             found = self.status(endpoint).find(revision)
@@ -84,7 +84,8 @@ class LocalTarget:
             if found is None or found.state is RevisionState.FAILED or time.monotonic() > deadline:
                 break
             time.sleep(POLL)
-        self._discard(endpoint, revision)
+        if found is None or not found.traffic:  # what serves stays: the gateway goes on starting it
+            self._discard(endpoint, revision)
         raise _never_ready(endpoint, revision, found, limit)
 
     def _discard(self, endpoint: str, revision: str) -> None:
