@@ -22,6 +22,6 @@ from __future__ import annotations
 from airflow_mlops.testing.kubernetes.calls import Call, Calls
 from airflow_mlops.testing.kubernetes.fake import KubernetesFake, kubernetes_fake
 from airflow_mlops.testing.kubernetes.faults import Faults
-from airflow_mlops.testing.kubernetes.kinds import Kind, custom_kind
+from airflow_mlops.testing.kubernetes.kinds import JOBS, PODS, Kind, custom_kind
 
-__all__ = ["kubernetes_fake", "KubernetesFake", "Faults", "Call", "Calls", "Kind", "custom_kind"]
+__all__ = ["kubernetes_fake", "KubernetesFake", "Faults", "Call", "Calls", "Kind", "JOBS", "PODS", "custom_kind"]

@@ -45,7 +45,8 @@ class Cluster:
         """
         self._is_stopping = True
         self._store.wake()
-        self._thread.join(10)
+        if self._thread.ident is not None:
+            self._thread.join(10)
         self.kubelet.end_all()
         if self.failure is not None:
             raise RuntimeError("The cluster of the Kubernetes fake broke.") from self.failure
@@ -61,14 +62,25 @@ class Cluster:
         try:
             changes, self._seen = self._store.after(self._seen, IDLE_SECONDS)
         except Problem:
-            self._seen, changes = self._store.version, []
-            self._restless = {_key(pod) for pod in self._store.all(PODS)}
-            self._due = dict.fromkeys((_key(job) for job in self._store.all(JOBS)), _now())
+            changes = self._relist()
         jobs, pods = self._touched(changes)
         for key in pods:
             self._sync(key)
         for key in jobs:
             self._reconcile(key)
+
+    def _relist(self) -> list[Change]:
+        """Look at everything anew, as a controller does whose watch was too old."""
+        with self._store.changed:
+            self._seen = self._store.version
+            jobs = {job["metadata"]["uid"]: job for job in self._store.all(JOBS)}
+            pods = self._store.all(PODS)
+        self._owned.clear()
+        for pod in pods:
+            if _owner(pod) and _owner(pod) not in jobs:
+                release(self._store, [pod])
+        found = [(PODS, pod) for pod in pods] + [(JOBS, job) for job in jobs.values()]
+        return [Change(self._seen, "ADDED", kind, item, None) for kind, item in found]
 
     def _touched(self, changes: list[Change]) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
         """Return the Jobs and the pods to look at now."""
@@ -102,9 +114,10 @@ class Cluster:
         self._due.pop(_key(job), None)
 
     def _pods_of(self, job: Json) -> list[Json]:
-        keys = self._owned.get(job["metadata"]["uid"], {})
-        found = [self._store.find(PODS, *key) for key in keys.values()]
-        return [pod for pod in found if pod is not None]
+        """Return the pods of a Job; the index may know some that were disowned since."""
+        uid = job["metadata"]["uid"]
+        found = [self._store.find(PODS, *key) for key in self._owned.get(uid, {}).values()]
+        return [pod for pod in found if pod is not None and _owner(pod) == uid]
 
     def _sync(self, key: tuple[str, str]) -> None:
         pod = self._store.find(PODS, *key)
@@ -114,8 +127,9 @@ class Cluster:
             self._restless.discard(key)
 
     def _reconcile(self, key: tuple[str, str]) -> None:
-        job = self._store.find(JOBS, *key)
-        due = self._controller.reconcile(job, self._pods_of(job)) if job is not None else None
+        with self._store.changed:  # or a Job could be deleted while its pods are made, and they would be left behind
+            job = self._store.find(JOBS, *key)
+            due = self._controller.reconcile(job, self._pods_of(job)) if job is not None else None
         if due is None:
             self._due.pop(key, None)
         else:
@@ -124,6 +138,10 @@ class Cluster:
 
 def _key(item: Json) -> tuple[str, str]:
     return item["metadata"]["namespace"], item["metadata"]["name"]
+
+
+def _owner(pod: Json) -> str:
+    return next((str(owner["uid"]) for owner in pod["metadata"].get("ownerReferences", [])), "")
 
 
 def _now() -> datetime.datetime:

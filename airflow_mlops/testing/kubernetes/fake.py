@@ -46,7 +46,8 @@ class KubernetesFake:
         self.token = secrets.token_urlsafe(24)
         self.ca_file, certificate = write_certificates(folder)
         self.kubeconfig = folder / "kubeconfig"
-        self.calls, self.faults = Calls(), Faults()
+        self.calls = Calls()
+        self.faults = Faults()
         self._store = Store()
         self._cluster = Cluster(self._store, folder, image_env=image_env, backoff_seconds=backoff_seconds)
         listing = Listing(self._store, self.faults, bookmark_seconds)
@@ -96,7 +97,7 @@ class KubernetesFake:
 
     def drop_watches(self) -> None:
         """Cut the open watches and followed logs off, without a proper end."""
-        self.faults.drop_watches()
+        self.faults.watch_epoch += 1
         self._store.wake()
 
     def compact_history(self) -> None:

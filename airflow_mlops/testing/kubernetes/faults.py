@@ -38,7 +38,7 @@ class Faults:
         self._lock = threading.Lock()
         self._rules: list[_Rule] = []
         self._lags: dict[str, float] = {}
-        self.watch_epoch = 0
+        self.watch_epoch = 0  # a stream that began in an earlier one is cut off
 
     def throttle(self, count: int, *, retry_after: int = 1, verb: str = "", resource: str = "") -> None:
         """Refuse the next *count* requests with 429 and ``Retry-After`` (seconds)."""
@@ -57,11 +57,6 @@ class Faults:
         """Delay every answer to these verbs, and each event of a watch, by *seconds*; 0 ends it."""
         with self._lock:
             self._lags.update(dict.fromkeys(verbs, seconds))
-
-    def drop_watches(self) -> None:
-        """Cut the open watches and followed logs off, without a proper end."""
-        with self._lock:
-            self.watch_epoch += 1
 
     def before(self, request: Request) -> bool:
         """Delay or refuse a request; return whether its answer must be lost.

@@ -46,9 +46,7 @@ class Kubelet:
             return self._stop(pod)
         if phase == "Pending":
             return self._start(pod)
-        if phase == "Running":
-            return self._look(pod, self.containers[uid])
-        return False
+        return phase == "Running" and uid in self.containers and self._look(pod, self.containers[uid])
 
     def end_all(self) -> None:
         """Kill every process and wait for it."""
