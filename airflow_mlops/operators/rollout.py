@@ -166,10 +166,13 @@ class CanaryRolloutOperator(MlopsOperator):
         self.defer(trigger=trigger, method_name="complete", timeout=seconds + MARGIN)
 
     def _begun(self, stored: Any, status: EndpointStatus) -> RolloutPlan | None:
-        """Return the plan of an earlier try if what serves now is one of its splits."""
+        """Return the plan of an earlier try if what serves now is one of its splits, with the arguments of now."""
         plan = RolloutPlan.from_dict(_record(stored)) if stored else None
         mine = plan is not None and (plan.endpoint, plan.revision) == (self.endpoint, self._name())
-        return plan if plan and mine and plan.step_of(status.traffic) is not None else None
+        if plan is None or not mine or plan.step_of(status.traffic) is None:
+            return None
+        now = self._plan_from(plan.prior)
+        return plan if now.step_of(status.traffic) is None else now  # steps that changed meanwhile lead nowhere
 
     def _plan(self, status: EndpointStatus) -> RolloutPlan | None:
         """Return a new plan, or ``None`` if the revision has all traffic."""
@@ -178,12 +181,16 @@ class CanaryRolloutOperator(MlopsOperator):
         if same_split(status.traffic, {name: 100.0}):
             return None
         _require_ready(status, name)
+        return self._plan_from(status.traffic)
+
+    def _plan_from(self, prior: Mapping[str, float]) -> RolloutPlan:
+        """Return the plan that the arguments ask for."""
         for path in self.guards:
             load_guard(path)
         return RolloutPlan(
             self.endpoint,
-            name,
-            status.traffic,
+            self._name(),
+            prior,
             tuple(float(percent) for percent in self.steps),
             float(self.bake),
             float(self.max_hold),

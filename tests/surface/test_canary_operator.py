@@ -193,6 +193,17 @@ def test_a_cleared_task_does_not_restore_an_old_world(target: LocalTarget, endpo
     assert run.state_store["rollout_plan"]["prior"] == {"v3": 100.0}
 
 
+@pytest.mark.parametrize("traffic", [{"v1": 100.0}, {"v1": 40.0, "v2": 60.0}])
+def test_a_cleared_task_takes_its_new_arguments(target: LocalTarget, endpoint: str, traffic: dict[str, float]) -> None:
+    """Who corrects an argument and clears the task gets the new one; what would be restored stays the same."""
+    memory = DagRunMemory()
+    run_task(canary(endpoint), memory=memory, follow=False)
+    target.shift(endpoint, traffic)
+    run = run_task(canary(endpoint, bake=9), memory=memory, follow=False)
+    assert run.state_store["rollout_plan"]["bake"] == 9
+    assert run.state_store["rollout_plan"]["prior"] == {"v1": 100.0}
+
+
 @pytest.mark.parametrize("theirs", [{"v1": 100.0}, {"v1": 70.0, "v2": 30.0}])
 def test_a_promotion_that_somebody_took_back_fails_once(
     target: LocalTarget, endpoint: str, theirs: dict[str, float]
