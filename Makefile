@@ -12,7 +12,7 @@ export DVC_NO_ANALYTICS := true
 export GX_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop demo-clean test lint types format lock bench-imports bench-drift bench-gateway compose-env clean
+.PHONY: help demo demo-stop demo-clean test lint types format lock bench-imports bench-drift bench-gateway bench-jobs compose-env clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -73,6 +73,9 @@ bench-imports: $(VENV)/.dev ## what our imports and templates cost beside Airflo
 
 bench-drift: $(VENV)/.dev ## the drift engine beside a plain scan and scipy; ROWS=1000000
 	@$(BIN)/python benchmarks/drift.py
+
+bench-jobs: $(VENV)/.dev ## a thousand waiting jobs, watched together and one by one; about three minutes
+	@$(BIN)/python benchmarks/jobs.py
 
 bench-gateway: $(VENV)/.dev ## requests and times to answer beside `mlflow models serve`
 	@$(BIN)/python benchmarks/gateway.py
