@@ -101,6 +101,8 @@ def _job(spec: Json) -> Iterator[Json]:
     yield from _labels(spec["template"].get("metadata", {}).get("labels") or {}, "spec.template.metadata.labels")
     yield from _restart_policy(pod, spec)
     yield from _pod(pod, "spec.template.spec")
+    if spec.get("podFailurePolicy") and spec["podReplacementPolicy"] != "Failed":
+        yield _bad("spec.podReplacementPolicy", 'only "Failed" is supported when podFailurePolicy is specified')
     yield from _failure_policy(spec.get("podFailurePolicy") or {}, pod)
 
 

@@ -120,11 +120,11 @@ def done_indexes(job: Json) -> set[int]:
 
 
 def written_indexes(done: set[int]) -> str:
-    """Write indexes as ``status.completedIndexes`` has them."""
-    parts: list[list[int]] = []
+    """Write indexes as ``status.completedIndexes`` has them: three or more in a row become a range."""
+    runs: list[list[int]] = []
     for index in sorted(done):
-        if parts and parts[-1][-1] == index - 1:
-            parts[-1] = [parts[-1][0], index]
+        if runs and runs[-1][-1] == index - 1:
+            runs[-1].append(index)
         else:
-            parts.append([index])
-    return ",".join("-".join(map(str, part)) for part in parts)
+            runs.append([index])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in runs)
