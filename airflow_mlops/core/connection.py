@@ -53,9 +53,16 @@ class ConnectionInfo:
         return dict(self.extra)
 
     def base_url(self, default_port: int | None = None) -> str:
-        """Return ``scheme://host[:port]`` without credentials. ``schema`` is http when empty."""
+        """Return ``scheme://host[:port]``. ``schema`` is http when empty.
+
+        :raises InvalidSpecError: there is no host, or credentials are in it instead of in their own fields
+        """
         if not self.host:
             raise InvalidSpecError(f"Connection {self.conn_id!r} has no host. Set the host of the server.")
+        if "@" in self.host:
+            raise InvalidSpecError(
+                f"The host of connection {self.conn_id!r} holds credentials. Move them to its login and password."
+            )
         if "://" in self.host:
             address = self.host.rstrip("/")
             return f"{address}:{self.port}" if self.port and address.count(":") == 1 else address

@@ -151,6 +151,13 @@ def test_a_connection_without_a_host_says_so() -> None:
         ConnectionInfo.of(connection()).base_url()
 
 
+def test_credentials_in_the_host_are_refused_unseen() -> None:
+    """A password that was written into the host is not used and not shown: it belongs into its own field."""
+    with pytest.raises(InvalidSpecError, match="holds credentials") as refused:
+        ConnectionInfo.of(connection(host="https://me:hunter2@h")).base_url()
+    assert "hunter2" not in str(refused.value)
+
+
 def test_credentials_are_taken_out_of_addresses() -> None:
     """User and password of every address in a text are replaced; the rest stays readable."""
     assert redact("clone https://me:pa:ss@h/x and s3://k@b failed") == "clone https://***@h/x and s3://***@b failed"

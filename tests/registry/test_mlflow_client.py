@@ -150,9 +150,9 @@ def test_an_unknown_extra_is_refused() -> None:
 
 
 def test_an_absent_server_is_named_without_its_credentials() -> None:
-    """The message names the address and the connection, and no credential that stood in the host."""
+    """The message names the address and the connection, and no credential."""
     with (
-        MLflowClient(ConnectionInfo(conn_id="ml", host=f"http://ann:{SECRET}@127.0.0.1:9")) as client,
+        MLflowClient(ConnectionInfo(conn_id="ml", host="http://127.0.0.1:9", login="ann", password=SECRET)) as client,
         pytest.raises(PlatformUnavailableError, match=r"127\.0\.0\.1:9.*'ml'") as caught,
     ):
         client.models()

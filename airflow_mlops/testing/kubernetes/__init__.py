@@ -10,7 +10,7 @@ pods run their container's command as processes of this machine.
 
 Not modelled, and refused with 501 where a request asks for it: several or init containers, restart policies other than
 Never, work queues, ``successPolicy``, ``backoffLimitPerIndex``, ``managedBy``, JSON patch, server-side apply, lists in
-strategic merge patches, previous logs, ConfigMaps as environment. Not modelled, and silently absent: images (any name
+strategic merge patches, previous logs. A ConfigMap is never found. Not modelled, and silently absent: images (any name
 works, nothing is pulled; a command must be given), volumes and probes (accepted, without effect), CPU and memory
 limits, service accounts, access rights and quotas, admission, finalizers on Namespaces, managed fields, event
 aggregation, the watch cache's delays, more than one node, the doubling of the pause between failures of a Job,
