@@ -17,7 +17,7 @@ from typing import Any
 from airflow_mlops.core.errors import InvalidSpecError
 from airflow_mlops.core.extras import extra
 from airflow_mlops.validation import rules
-from airflow_mlops.validation.contract import ValidationReport
+from airflow_mlops.validation.engines.suite_validator import SuiteValidator
 from airflow_mlops.validation.reading import EXTRA, columns_of, data_files, read_frame
 from airflow_mlops.validation.rules import Outcome
 from airflow_mlops.validation.suite import Check, Suite, read_suite, unknown_argument, unknown_type
@@ -26,20 +26,10 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _OWN_FIELDS = {"id", "meta", "notes", "description", "rendered_content", "severity"}
 
 
-class GreatExpectationsValidator:
+class GreatExpectationsValidator(SuiteValidator):
     """A :class:`~airflow_mlops.validation.contract.Validator`: pandas frames, checked by Great Expectations."""
 
     name = "great_expectations"
-
-    def check(self, data: Path, suite: Mapping[str, Any]) -> ValidationReport:
-        """Run every check of *suite* over *data*."""
-        read, outcomes, rows = self._run(data, suite)
-        return rules.report(read, outcomes, rows=rows, engine=self.name, data=str(data))
-
-    def bad_rows(self, data: Path, suite: Mapping[str, Any]) -> Mapping[int, str]:
-        """Return row number -> reason, for rows that break a failed row check of severity critical."""
-        read, outcomes, _ = self._run(data, suite)
-        return rules.bad_rows(read, outcomes)
 
     def _run(self, data: Path, suite: Mapping[str, Any]) -> tuple[Suite, list[Outcome], int]:
         read = read_suite(suite)

@@ -12,10 +12,10 @@ from typing import Any
 
 from airflow_mlops.core.extras import extra
 from airflow_mlops.validation import rules
-from airflow_mlops.validation.contract import ValidationReport
 from airflow_mlops.validation.engines import sql_checks
 from airflow_mlops.validation.engines.great_expectations import refuse_unknown, run_checks
 from airflow_mlops.validation.engines.sql_checks import Compiled, RowCheck, SchemaCheck, TableCheck, compile_check
+from airflow_mlops.validation.engines.suite_validator import SuiteValidator
 from airflow_mlops.validation.reading import EXTRA, columns_of, data_files, read_frame
 from airflow_mlops.validation.rules import Outcome
 from airflow_mlops.validation.suite import Check, Suite, read_suite
@@ -23,20 +23,10 @@ from airflow_mlops.validation.suite import Check, Suite, read_suite
 _SIGNED = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 
 
-class SqlValidator:
+class SqlValidator(SuiteValidator):
     """A :class:`~airflow_mlops.validation.contract.Validator` on DuckDB."""
 
     name = "sql"
-
-    def check(self, data: Path, suite: Mapping[str, Any]) -> ValidationReport:
-        """Run every check of *suite* over *data*."""
-        read, outcomes, rows = self._run(data, suite)
-        return rules.report(read, outcomes, rows=rows, engine=self.name, data=str(data))
-
-    def bad_rows(self, data: Path, suite: Mapping[str, Any]) -> Mapping[int, str]:
-        """Return row number -> reason, for rows that break a failed row check of severity critical."""
-        read, outcomes, _ = self._run(data, suite)
-        return rules.bad_rows(read, outcomes)
 
     def _run(self, data: Path, suite: Mapping[str, Any]) -> tuple[Suite, list[Outcome], int]:
         read = read_suite(suite)
