@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -27,9 +26,3 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     with serve(tmp_path_factory.mktemp("mlflow")) as url:
         yield url
-
-
-@pytest.fixture
-def airflow_home(tmp_path: Path) -> Path:
-    """Give the test's own folder for what an operator keeps under Airflow's home."""
-    return tmp_path
