@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from airflow_mlops.core.features import Feature
 from airflow_mlops.core.identity import TaskIdentity, text_digest
@@ -28,6 +28,23 @@ class JobState(StrEnum):
     def terminal(self) -> bool:
         """Whether the job can no longer change. UNKNOWN is not terminal: we look again."""
         return self not in (JobState.PENDING, JobState.RUNNING, JobState.UNKNOWN)
+
+
+class FailureReason(StrEnum):
+    """Why a job is FAILED. It decides whether another try can help."""
+
+    NONE = ""
+    """The platform does not say. It counts as the program's own fault, which is never tried again."""
+    USER_CODE = "user_code"
+    """The program ended with an error."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """The program needed more memory than its node gave it."""
+    TIMEOUT = "timeout"
+    """It ran longer than ``max_runtime``."""
+    QUOTA = "quota"
+    """The account may not use that much. It may later."""
+    PLATFORM = "platform"
+    """The platform's own fault: a node was lost, an image server did not answer."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +76,8 @@ class TrainingSpec(Record):
     :param parameters: passed as ``--name value`` after ``args`` and logged to the tracking run
     :param nodes: number of machines; above 1 is distributed training
     :param spot: cheaper machines that may be taken away at any time
-    :param checkpoint: where checkpoints go; the job sees ``MLOPS_CHECKPOINT_DIR``
+    :param checkpoint: where checkpoints go: a folder or address that is the same for all attempts that go on from each
+        other; the job sees it as ``MLOPS_CHECKPOINT_DIR``
     :param max_runtime: seconds after which the platform ends the job; ``None`` for no limit
     :param options: the platform's own further fields; an unknown one is refused
     """
@@ -80,9 +98,7 @@ class TrainingSpec(Record):
 
     def digest(self) -> str:
         """Return ``sha256:<hex>`` of the spec: two specs are the same job only if their digests agree."""
-        import json
-
-        return text_digest(json.dumps(self.to_dict(), sort_keys=True, default=str))
+        return _digest(self)
 
     def features(self) -> tuple[Feature, ...]:
         """Return the optional abilities this spec asks of a backend."""
@@ -118,12 +134,14 @@ class JobStatus(Record):
     :param native: the platform's own word for it
     :param detail: why, in the platform's words: the exit code, the last lines of the log
     :param progress: share done from 0 to 1, if the job tells
+    :param reason: of a FAILED job, what kind of failure it is
     """
 
     state: JobState
     native: str = ""
     detail: str = ""
     progress: float | None = None
+    reason: FailureReason = FailureReason.NONE
 
 
 @dataclass(frozen=True)
@@ -145,17 +163,66 @@ class TrainingResult(Record):
     billed_seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class PipelineSpec(Record):
+    """One run of a pipeline that the platform itself orchestrates. It holds names of secrets, never their values.
+
+    :param pipeline: the compiled pipeline as a mapping, or the platform's own name of one that it already has
+    :param parameters: runtime parameters by name
+    :param max_runtime: seconds after which the run is stopped from here; ``None`` for no limit
+    :param options: the platform's own further fields; an unknown one is refused
+    """
+
+    pipeline: Mapping[str, Any] | str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    max_runtime: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def digest(self) -> str:
+        """Return ``sha256:<hex>`` of the spec: two specs are the same run only if their digests agree."""
+        return _digest(self)
+
+
+@dataclass(frozen=True)
+class PipelineResult(Record):
+    """What a pipeline run that succeeded leaves behind.
+
+    :param tasks: task of the pipeline -> its state, in the platform's words
+    :param outputs: what the platform tells about outputs, by name
+    """
+
+    job: JobHandle
+    tasks: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+
+
+class JobSpec(Protocol):
+    """What the job driver has to know of any spec."""
+
+    @property
+    def max_runtime(self) -> float | None:
+        """Seconds after which the platform ends the job."""
+        ...
+
+    def digest(self) -> str:
+        """Return the spec's identity."""
+        ...
+
+
+Spec_contra = TypeVar("Spec_contra", bound=JobSpec, contravariant=True)
+Result_co = TypeVar("Result_co", bound=Record, covariant=True)
+
+
 @runtime_checkable
-class TrainingBackend(Protocol):
-    """A platform that runs training jobs. Every verb may be called twice with the same effect as once."""
+class JobBackend(Protocol[Spec_contra, Result_co]):
+    """A platform that runs jobs of one kind. Every verb may be called twice with the same effect as once."""
 
     name: str
-    lacks: Mapping[Feature, str]
 
-    def submit(self, spec: TrainingSpec, *, name: str, owner: TaskIdentity) -> JobHandle:
+    def submit(self, spec: Spec_contra, *, name: str, owner: TaskIdentity) -> JobHandle:
         """Start the job called *name*, or find it. On return the platform has accepted it. Same name, same job.
 
-        :raises UnsupportedFeatureError: the spec uses a field in ``lacks``
+        :raises UnsupportedFeatureError: the spec uses a field that the platform cannot honour
         :raises ConflictError: a job of that name exists with another spec
         """
         ...
@@ -172,13 +239,28 @@ class TrainingBackend(Protocol):
         """Stop the job and all it started. A finished or absent job is left alone. On return the stop is ordered."""
         ...
 
-    def collect(self, handle: JobHandle) -> TrainingResult:
+    def collect(self, handle: JobHandle) -> Result_co:
         """Return what a succeeded job left behind."""
         ...
 
     def managed(self) -> Iterator[tuple[JobHandle, TaskIdentity]]:
         """Yield every job this package started here and the task that owns it."""
         ...
+
+
+@runtime_checkable
+class TrainingBackend(JobBackend[TrainingSpec, TrainingResult], Protocol):
+    """A platform that runs training jobs.
+
+    ``lacks`` says which fields of a spec it cannot honour, and why: they are refused by name.
+    """
+
+    lacks: Mapping[Feature, str]
+
+
+@runtime_checkable
+class PipelineBackend(JobBackend[PipelineSpec, PipelineResult], Protocol):
+    """A platform that runs compiled pipelines."""
 
 
 @runtime_checkable
@@ -191,3 +273,9 @@ class HasLog(Protocol):
         At most 1 MiB at once; while the job is active, whole lines only.
         """
         ...
+
+
+def _digest(spec: Record) -> str:
+    import json
+
+    return text_digest(json.dumps(spec.to_dict(), sort_keys=True, default=str))

@@ -19,6 +19,13 @@ JOB_NAME = "MLOPS_JOB_NAME"
 ATTEMPT = "MLOPS_ATTEMPT"
 OUTPUT = "MLOPS_OUTPUT"
 CHECKPOINT_DIR = "MLOPS_CHECKPOINT_DIR"
+NODES = "MLOPS_NODES"
+"""How many nodes the job has: the size of the world."""
+NODE_RANK = "MLOPS_NODE_RANK"
+"""Which of them this is: 0 to ``MLOPS_NODES`` - 1. Only node 0 writes ``MLOPS_OUTPUT``."""
+MASTER_ADDR = "MLOPS_MASTER_ADDR"
+"""Host of node 0, as the other nodes reach it."""
+MASTER_PORT = "MLOPS_MASTER_PORT"
 RUN_ID = "MLFLOW_RUN_ID"
 
 _NAME = re.compile(r"[A-Za-z_][\w.-]*")

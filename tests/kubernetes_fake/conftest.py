@@ -76,6 +76,11 @@ class Session:
 
         return wait_until(conditions)
 
+    def log(self, pod: str, **options: Any) -> str:
+        """Return what a pod printed, byte for byte: the client would read ``1`` as a number."""
+        found = self.core.read_namespaced_pod_log(pod, "default", _preload_content=False, **options)
+        return found.data.decode()
+
     def reasons(self, name: str) -> list[str]:
         """Return the reasons of the events about one object."""
         found = self.core.list_namespaced_event("default", field_selector=f"involvedObject.name={name}").items

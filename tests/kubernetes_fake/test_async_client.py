@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from kubernetes.aio import client, config, watch
+from kubernetes_asyncio import client, config, watch
 
 
 def test_the_asynchronous_client_lists_and_watches(session: Any) -> None:

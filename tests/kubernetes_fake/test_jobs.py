@@ -31,8 +31,8 @@ def test_a_job_runs_to_success(session: Any) -> None:
     assert status.completion_time is not None
     assert pod.status.container_statuses[0].state.terminated.reason == "Completed"
     name = pod.metadata.name
-    assert session.core.read_namespaced_pod_log(name, "default") == f"hello you from {name}\n1\n2\n3\n"
-    assert session.core.read_namespaced_pod_log(name, "default", tail_lines=2) == "2\n3\n"
+    assert session.log(name) == f"hello you from {name}\n1\n2\n3\n"
+    assert session.log(name, tail_lines=2) == "2\n3\n"
     assert {"Scheduled", "Started"} <= set(session.reasons(name))
 
 
@@ -119,7 +119,7 @@ def test_a_secret_reaches_the_process_only(session: Any, until: Callable[..., An
     secret = client.V1Secret(metadata=client.V1ObjectMeta(name="door"), string_data={"code": "1234"})
     session.core.create_namespaced_secret("default", secret)
     assert "Complete" in session.finished("keeps")
-    assert session.core.read_namespaced_pod_log(name, "default") == "1234\n"
+    assert session.log(name) == "1234\n"
     assert "1234" not in str(session.job("keeps"))
 
 
@@ -137,7 +137,7 @@ def test_indexes_are_completed_one_by_one(session: Any) -> None:
     session.submit("wide", "echo $JOB_COMPLETION_INDEX", **spec)
     assert "Complete" in session.finished("wide")
     assert session.job("wide").status.completed_indexes == "0-2"
-    logs = [session.core.read_namespaced_pod_log(pod.metadata.name, "default") for pod in session.pods("wide")]
+    logs = [session.log(pod.metadata.name) for pod in session.pods("wide")]
     assert sorted(logs) == ["0\n", "1\n", "2\n"]
 
 

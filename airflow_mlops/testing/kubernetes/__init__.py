@@ -1,7 +1,7 @@
 """A strict Kubernetes API server for tests, on this machine only, for the official client over TLS.
 
 It proves that a client's requests are well formed, what they cost, and how the client bears what goes wrong. It does
-not prove that a given cluster agrees. Built on the schema in the client's own generated models (37 or later), with
+not prove that a given cluster agrees. Built on the schema in the client's own generated models (36), with
 strict field validation always on: unknown fields are 400, missing or wrong ones 422.
 
 Served: Jobs, Pods and their logs, Events, Secrets, Namespaces and custom kinds with a CRD's schema; create, get, list

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import importlib
 import re
 from dataclasses import dataclass, field
@@ -48,10 +49,10 @@ def check_schema(schema: Json, body: Json) -> Findings:
 
 
 def _check(kind: str, value: Any, path: str, found: Findings) -> None:
-    if kind.startswith("List["):
-        _check_list(kind[5:-1], value, path, found)
-    elif kind.startswith("Dict["):
-        _check_dict(kind[len("Dict[str, ") : -1], value, path, found)
+    if kind.startswith("list["):
+        _check_list(kind[len("list[") : -1], value, path, found)
+    elif kind.startswith("dict["):
+        _check_dict(kind[len("dict[str, ") : -1], value, path, found)
     elif kind == "object":
         return
     elif kind in SCALARS:
@@ -98,17 +99,38 @@ def _check_fields(kind: str, value: Any, path: str, found: Findings) -> None:
     if not isinstance(value, dict):
         found.errors.append(f'json: cannot unmarshal into field "{path}" of type {kind.removeprefix("V1")}')
         return
-    with extra("kubernetes"):
-        model = getattr(importlib.import_module("kubernetes.client.models"), kind)
+    model = _model(kind)
     attributes = {key: attribute for attribute, key in model.attribute_map.items()}
     for key, one in value.items():
         if key not in attributes:
             found.errors.append(f'unknown field "{_join(path, key)}"')
         elif one is not None:
             _check(_type_of(model, attributes[key], one), one, _join(path, key), found)
-    for key, attribute in attributes.items():
-        if model.model_fields[attribute].is_required() and value.get(key) is None:
-            found.missing.append(required(_join(path, key)))
+    found.missing += [required(_join(path, key)) for key in _required(kind) if value.get(key) is None]
+
+
+def _model(kind: str) -> Any:
+    with extra("kubernetes"):
+        return getattr(importlib.import_module("kubernetes.client.models"), kind)
+
+
+@functools.cache
+def _required(kind: str) -> tuple[str, ...]:
+    """Return the fields whose setters in the client's model refuse None."""
+    model = _model(kind)
+    configuration = importlib.import_module("kubernetes.client").Configuration()
+    configuration.client_side_validation = False
+    blank = model(local_vars_configuration=configuration)
+    configuration.client_side_validation = True
+    return tuple(key for attribute, key in model.attribute_map.items() if _refuses_none(blank, attribute))
+
+
+def _refuses_none(blank: Any, attribute: str) -> bool:
+    try:
+        setattr(blank, attribute, None)
+    except ValueError:
+        return True
+    return False
 
 
 def _type_of(model: Any, attribute: str, value: Any) -> str:
