@@ -54,6 +54,7 @@ class Api:
         if not item["metadata"].get("name"):
             raise invalid(kind.name, "", [required("metadata.name: name or generateName is required")])
         _check_rules(kind, item)
+        self._admit(kind, None, item)
         if "dryRun" in request.query:
             return 201, item
         return 201, self._store.create(kind, item)
@@ -89,11 +90,17 @@ class Api:
             if causes:
                 raise invalid(kind.name, request.name, causes)
             _check_rules(kind, new)
+            if request.subresource != "status":
+                self._admit(kind, old, new)
             if "dryRun" in request.query:
                 return 200, new
             kept = self._store.change(kind, old, lambda item: _become(item, new)) or new
             self._deletion.finish(kind, kept)
             return 200, kept
+
+    def _admit(self, kind: Kind, old: Json | None, new: Json) -> None:
+        if kind.admit is not None:
+            kind.admit(self._store, old, new)
 
     def _delete(self, request: Request) -> tuple[int, Json]:
         return self._deletion.answer(request)

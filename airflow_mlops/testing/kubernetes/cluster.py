@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from airflow_mlops.testing.kubernetes.job_controller import JobController, release
-from airflow_mlops.testing.kubernetes.kinds import JOBS, PODS
+from airflow_mlops.testing.kubernetes.kinds import JOBS, PODS, Controller
 from airflow_mlops.testing.kubernetes.kubelet import Kubelet
 from airflow_mlops.testing.kubernetes.problems import Json, Problem
 from airflow_mlops.testing.kubernetes.store import Change, Store
@@ -25,6 +25,7 @@ class Cluster:
     def __init__(self, store: Store, folder: Path, *, image_env: Mapping[str, str], backoff_seconds: float) -> None:
         self.kubelet = Kubelet(store, folder, image_env)
         self.failure: BaseException | None = None
+        self.controllers: list[Controller] = []
         self._store = store
         self._controller = JobController(store, backoff_seconds)
         self._seen = 0
@@ -68,6 +69,8 @@ class Cluster:
             self._sync(key)
         for key in jobs:
             self._reconcile(key)
+        for controller in self.controllers:
+            controller.step()
 
     def _relist(self) -> list[Change]:
         """Look at everything anew, as a controller does whose watch was too old."""

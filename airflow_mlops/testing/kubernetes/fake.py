@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_mlops.core.extras import extra
+from airflow_mlops.testing.kubernetes.api import Api
 from airflow_mlops.testing.kubernetes.calls import Calls
 from airflow_mlops.testing.kubernetes.certificates import write_certificates
 from airflow_mlops.testing.kubernetes.cluster import Cluster
@@ -28,6 +29,7 @@ from airflow_mlops.testing.kubernetes.kubelet import IMAGE_ENV
 from airflow_mlops.testing.kubernetes.listener import Listener
 from airflow_mlops.testing.kubernetes.listing import Listing
 from airflow_mlops.testing.kubernetes.problems import Json
+from airflow_mlops.testing.kubernetes.requests import Request
 from airflow_mlops.testing.kubernetes.store import Store
 
 
@@ -50,6 +52,7 @@ class KubernetesFake:
         self.faults = Faults()
         self._store = Store()
         self._cluster = Cluster(self._store, folder, image_env=image_env, backoff_seconds=backoff_seconds)
+        self._cluster.controllers = [kind.controller(self._store) for kind in kinds if kind.controller]
         listing = Listing(self._store, self.faults, bookmark_seconds)
         known, kubelet = [*BUILT_IN, *kinds], self._cluster.kubelet
         front = Front(self.token, self._store, kubelet, listing, self.faults, self.calls, known)
@@ -126,6 +129,13 @@ class KubernetesFake:
         """Return the process id of a pod's command, which also leads its process group."""
         uid = self._store.get(PODS, namespace, pod)["metadata"]["uid"]
         return self._cluster.kubelet.containers[uid].process.pid
+
+    def create(self, kind: Kind, item: Json, namespace: str = "") -> Json:
+        """Create an object as an administrator does: every check is made, nothing is counted.
+
+        :raises Problem: it is refused
+        """
+        return Api(self._store).answer(Request("create", kind, namespace, "", body=item))[1]
 
     def set_status(self, kind: Kind, name: str, status: Json, namespace: str = "default") -> None:
         """Write the status of an object as its controller would."""

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 from airflow_mlops.testing.kubernetes.problems import Json
+
+if TYPE_CHECKING:
+    from airflow_mlops.testing.kubernetes.store import Store
+
+
+class Controller(Protocol):
+    """What looks after a custom kind, on the cluster's thread."""
+
+    def step(self) -> None:
+        """Bring every object a step further. It is called after each change, and now and then without one."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -14,6 +27,9 @@ class Kind:
     :param model: class of ``kubernetes.client.models`` that is the schema; empty for a custom kind
     :param schema: ``openAPIV3Schema`` of a custom kind, as in its CRD (``spec.versions[].schema``)
     :param verbs: what a client may do with it
+    :param admit: of a custom kind, what its webhooks do with the store, the object before and the one after; it may
+        complete the latter and refuse it with a ``Problem``
+    :param controller: of a custom kind, makes what looks after its objects; without one the test writes their status
     """
 
     group: str
@@ -24,6 +40,8 @@ class Kind:
     schema: Json = field(default_factory=dict, hash=False, compare=False)
     namespaced: bool = True
     verbs: tuple[str, ...] = ("create", "get", "list", "watch", "patch", "update", "delete")
+    admit: Callable[[Store, Json | None, Json], None] | None = field(default=None, hash=False, compare=False)
+    controller: Callable[[Store], Controller] | None = field(default=None, hash=False, compare=False)
 
     @property
     def api_version(self) -> str:

@@ -155,6 +155,9 @@ TYPES: dict[str, Any] = {
 
 def _check_custom(schema: Json, value: Any, path: str, found: Findings) -> None:
     wanted = schema.get("type", "object")
+    if "x-model" in schema:
+        _check(schema["x-model"], value, path, found)
+        return
     if schema.get("x-kubernetes-int-or-string") and isinstance(value, int | str):
         return
     if not isinstance(value, TYPES[wanted]) or (wanted != "boolean" and isinstance(value, bool)):
@@ -162,6 +165,8 @@ def _check_custom(schema: Json, value: Any, path: str, found: Findings) -> None:
     elif wanted == "object":
         _check_custom_object(schema, value, path, found)
     elif wanted == "array":
+        if len(value) > schema.get("maxItems", len(value)):
+            found.missing.append(_wrong(path, f"Too many: must have at most {schema['maxItems']} items"))
         for index, one in enumerate(value):
             _check_custom(schema.get("items", {}), one, f"{path}[{index}]", found)
     else:
@@ -191,6 +196,8 @@ def _check_custom_value(schema: Json, value: Any, path: str, found: Findings) ->
         found.missing.append(_wrong(path, f"Invalid value: {value!r}: should match {schema['pattern']!r}"))
     if len(str(value)) > schema.get("maxLength", len(str(value))):
         found.missing.append(_wrong(path, f"Too long: may not be more than {schema['maxLength']} bytes"))
+    if len(str(value)) < schema.get("minLength", 0):
+        found.missing.append(_wrong(path, f"Invalid value: {value!r}: should be at least {schema['minLength']} long"))
 
 
 def _wrong(path: str, message: str) -> Json:
