@@ -82,8 +82,24 @@ class PlatformUnavailableError(MlopsError):
     """A service did not answer, throttled us or failed on its side. Trying again later is right."""
 
 
+class QuotaExceededError(MlopsError):
+    """The account may not use that much now. Trying again later may be right; asking for less surely is."""
+
+
 class JobFailedError(MlopsError):
     """A job or deployment ran and failed through its own fault, for example an exception in the training script."""
+
+
+class OutOfMemoryError(JobFailedError):
+    """A job needed more memory than it was given. The same request would fail again."""
+
+
+class JobTimeoutError(MlopsError):
+    """A job was not over in time and was stopped. Whether another try is worth its cost is the task's own setting."""
+
+
+class JobInterruptedError(MlopsError):
+    """The platform broke a job that was not at fault. Trying again is right."""
 
 
 class PreemptedError(MlopsError):
@@ -101,5 +117,11 @@ class GateFailedError(MlopsError):
 NEVER_RETRY: tuple[type[MlopsError], ...] = (InvalidSpecError, IntegrityError, JobFailedError, GateFailedError)
 """Errors for which another attempt with the same input must fail again."""
 
-RETRY: tuple[type[MlopsError], ...] = (PlatformUnavailableError, PreemptedError, ConflictError)
+RETRY: tuple[type[MlopsError], ...] = (
+    PlatformUnavailableError,
+    QuotaExceededError,
+    JobInterruptedError,
+    PreemptedError,
+    ConflictError,
+)
 """Errors that another attempt may cure."""

@@ -70,12 +70,13 @@ class TaskRecords:
     is written while another thread may be about to save the record.
     """
 
-    KEY, MARK = "mlops_training_job", "mlops_training_cancelled"
+    KEY, MARK, SUMMARY = "mlops_training_job", "mlops_training_cancelled", "mlops_training_status"
 
     def __init__(self, store: Any) -> None:
         self._store = store
         self._record: JobRecord | None = None
         self._mark: str | None = None
+        self._shown: dict[str, Any] | None = None
 
     def load(self) -> JobRecord | None:
         """Return the record, or ``None`` before the first submission."""
@@ -97,3 +98,9 @@ class TaskRecords:
         """Set the cancel mark of job *name*."""
         self._mark = name
         self._store.set(self.MARK, name, retention=NEVER_EXPIRE)
+
+    def show(self, summary: dict[str, Any]) -> None:
+        """Keep what a person wants to know, where Airflow shows a task's state."""
+        if summary != self._shown:
+            self._store.set(self.SUMMARY, summary, retention=NEVER_EXPIRE)
+            self._shown = summary

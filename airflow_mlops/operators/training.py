@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import shlex
 import threading
+import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_mlops.core.connection import ConnectionInfo
-from airflow_mlops.core.errors import MlopsError
+from airflow_mlops.core.errors import InvalidSpecError, MlopsError, close_match
 from airflow_mlops.hooks.training import TaskRecords, TrainingHook
 from airflow_mlops.links.training import TrackingRunLink, TrainingJobLink
 from airflow_mlops.operators.base import MlopsOperator, airflow_tags, task_identity
 from airflow_mlops.platforms.mlflow import MLflowClient
 from airflow_mlops.training.contract import Resources, TrainingResult, TrainingSpec
-from airflow_mlops.training.driver import MAX_PREEMPTIONS, MAX_TRIGGER_FAILURES, JobRecord
-from airflow_mlops.training.job import TrainingJob
-from airflow_mlops.training.launch import ATTEMPT, read_inputs
+from airflow_mlops.training.driver import MAX_PREEMPTIONS, MAX_TRIGGER_FAILURES, JobRecord, OnClear, Rules
+from airflow_mlops.training.job import DEADLINE_MARGIN, TrainingJob
+from airflow_mlops.training.launch import ATTEMPT, checkpoint_address, read_inputs
 from airflow_mlops.training.tracking import MLflowTracking, credentials, exported
 from airflow_mlops.triggers.training import TrainingJobTrigger
 
@@ -33,6 +35,9 @@ SETTLE = 1.0
 
 KILL_BUDGET = 4.0
 """Seconds the cancellation has, before Airflow kills the worker's process."""
+
+DEFERRAL_GRACE = 120.0
+"""Seconds past the job's deadline that the triggerer has to fire, before Airflow itself wakes the task."""
 
 
 class TrainModelOperator(MlopsOperator):
@@ -55,16 +60,28 @@ class TrainModelOperator(MlopsOperator):
     :param node_resources: ``cpus``, ``memory_mib``, ``gpus``, ``instance_type`` of each node
     :param nodes: number of machines
     :param spot: cheaper machines that may be taken away; a preempted job starts again from its checkpoint
-    :param checkpoint: where checkpoints go
+    :param checkpoint: folder or address below which checkpoints go. The job sees ``MLOPS_CHECKPOINT_DIR``, a place
+        below it that is the same for all attempts of this task, and another one after a clear
     :param max_runtime: seconds after which the platform ends the job
+    :param deadline_margin: seconds beyond *max_runtime* for queueing, after which the job is stopped from here. The
+        task's ``execution_timeout`` counts too, from the submission on, also while the task is deferred
+    :param on_clear: what clearing the task means for its job: ``restart`` stops it and starts from nothing, ``resume``
+        stops it and goes on from its checkpoints, ``reattach`` keeps it if it runs or has succeeded
     :param options: the platform's own further fields
     :param experiment: name of the MLflow experiment; ``None`` for no tracking run
     :param mlflow_conn_id: connection of the MLflow server
     :param code_commit: git commit of the training code, tagged on the run; by default the version of the DAG bundle
-    :param max_preemptions: how often a preempted job is started again
+    :param max_preemptions: how often a preempted job is started again; after that once more without *spot*
     :param deferrable: wait in the triggerer instead of in the worker
     :param poll_interval: seconds between two looks at the job
+    :param logging_interval: seconds after which a deferred task comes back to copy what the job printed; ``None`` to
+        copy it when the job is over. Each time costs the start of a task
     :raises JobFailedError: the job failed or was cancelled; with its exit code, last lines and the place of its log
+    :raises OutOfMemoryError: its nodes had too little memory; like the one above never tried again
+    :raises QuotaExceededError: the account may not use that much now; tried again
+    :raises JobInterruptedError: the platform broke it; tried again
+    :raises PreemptedError: it was preempted too often; tried again
+    :raises JobTimeoutError: it was not over in time and was stopped
     """
 
     template_fields: Sequence[str] = (
@@ -104,9 +121,12 @@ class TrainModelOperator(MlopsOperator):
         experiment: str | None = None,
         mlflow_conn_id: str = "mlflow_default",
         code_commit: str = "",
+        deadline_margin: float = DEADLINE_MARGIN,
+        on_clear: str = OnClear.RESTART,
         max_preemptions: int = MAX_PREEMPTIONS,
         deferrable: bool = True,
         poll_interval: float = 10.0,
+        logging_interval: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -116,8 +136,9 @@ class TrainModelOperator(MlopsOperator):
         self.parameters, self.node_resources, self.options = parameters, node_resources, options
         self.nodes, self.spot, self.checkpoint, self.max_runtime = nodes, spot, checkpoint, max_runtime
         self.experiment, self.mlflow_conn_id, self.code_commit = experiment, mlflow_conn_id, code_commit
-        self.max_preemptions, self.deferrable, self.poll_interval = max_preemptions, deferrable, poll_interval
-        self._job: TrainingJob | None = None
+        self.deadline_margin, self.on_clear, self.max_preemptions = deadline_margin, on_clear, max_preemptions
+        self.deferrable, self.poll_interval, self.logging_interval = deferrable, poll_interval, logging_interval
+        self._job: TrainingJob[TrainingSpec, TrainingResult] | None = None
         self._linked = False
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -144,7 +165,7 @@ class TrainModelOperator(MlopsOperator):
             thread.start()
             thread.join(KILL_BUDGET)
 
-    def _kill(self, job: TrainingJob) -> None:
+    def _kill(self, job: TrainingJob[TrainingSpec, TrainingResult]) -> None:
         try:
             job.kill()
         except MlopsError as error:
@@ -167,10 +188,16 @@ class TrainModelOperator(MlopsOperator):
 
     def _defer(self, record: JobRecord) -> NoReturn:
         job = record.job.to_dict() if record.job else {}
-        trigger = TrainingJobTrigger(self.backend, job, self.conn_id, self.poll_interval, record.deadline)
-        self.defer(trigger=trigger, method_name="resume")
+        now, deadline = time.time(), record.deadline
+        alarms = [deadline, now + self.logging_interval if self.logging_interval else None]
+        alarm = min((found for found in alarms if found is not None), default=None)
+        where = (self.backend, job, self.conn_id, self.poll_interval, alarm)
+        trigger = TrainingJobTrigger(*where, on_clear=self.on_clear)
+        grace = min(self.deadline_margin, DEFERRAL_GRACE)
+        timeout = None if deadline is None else timedelta(seconds=max(0.0, deadline - now) + grace)
+        self.defer(trigger=trigger, method_name="resume", timeout=timeout)
 
-    def _new_job(self, context: Context) -> TrainingJob:
+    def _new_job(self, context: Context) -> TrainingJob[TrainingSpec, TrainingResult]:
         return TrainingJob(
             backend=TrainingHook(self.backend, self.conn_id).get_backend(),
             records=TaskRecords(context["task_state_store"]),
@@ -179,23 +206,25 @@ class TrainModelOperator(MlopsOperator):
             spec=self._spec,
             tracking=self._tracking(context),
             say=self.log.info,
-            max_preemptions=self.max_preemptions,
+            rules=Rules(on_clear_rule(self.on_clear), self.max_preemptions, self.spot),
+            limit=self.execution_timeout.total_seconds() if self.execution_timeout else None,
+            margin=self.deadline_margin,
         )
 
-    def _spec(self, attempt: int) -> TrainingSpec:
+    def _spec(self, record: JobRecord) -> TrainingSpec:
         versions, paths = read_inputs(self.inputs or {})
         return TrainingSpec(
             command=words(self.command),
             args=tuple(self.args),
             image=self.image,
-            env={**paths, ATTEMPT: str(attempt), **(self.env or {})},
+            env={**paths, ATTEMPT: str(record.attempt), **(self.env or {})},
             secret_env=self.secret_env or {},
             inputs=versions,
             parameters=self.parameters or {},
             resources=Resources.from_dict(self.node_resources or {}),
             nodes=int(self.nodes),
-            spot=self.spot,
-            checkpoint=self.checkpoint,
+            spot=self.spot and not record.on_demand,
+            checkpoint=checkpoint_address(self.checkpoint, record.checkpoint),
             max_runtime=None if self.max_runtime in (None, "") else float(self.max_runtime),
             options=self.options or {},
         )
@@ -217,7 +246,7 @@ class TrainModelOperator(MlopsOperator):
         tags = {**airflow_tags(context), **({"mlflow.source.git.commit": commit} if commit else {})}
         return MLflowTracking(MLflowClient(info), self.experiment, tags, {name: name for name in credentials(info)})
 
-    def _push_links(self, context: Context, job: TrainingJob) -> None:
+    def _push_links(self, context: Context, job: TrainingJob[TrainingSpec, TrainingResult]) -> None:
         """Push the addresses of job and run, unless this try has."""
         record = job.records.load()
         if self._linked or record is None or record.job is None:
@@ -231,3 +260,16 @@ class TrainModelOperator(MlopsOperator):
 def words(command: Sequence[str] | str) -> tuple[str, ...]:
     """Return a command as its words."""
     return tuple(shlex.split(command)) if isinstance(command, str) else tuple(command)
+
+
+def on_clear_rule(word: str) -> OnClear:
+    """Return what clearing the task means.
+
+    :raises InvalidSpecError: *word* is none of the rules
+    """
+    known = [rule.value for rule in OnClear]
+    if word not in known:
+        raise InvalidSpecError(
+            f"on_clear is {word!r}: {close_match(word, known)}It is one of {', '.join(map(repr, known))}."
+        )
+    return OnClear(word)

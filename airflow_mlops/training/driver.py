@@ -9,12 +9,31 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from airflow_mlops.core.errors import JobFailedError, MlopsError, PlatformUnavailableError, PreemptedError
+from airflow_mlops.core.errors import (
+    JobFailedError,
+    JobInterruptedError,
+    JobTimeoutError,
+    MlopsError,
+    OutOfMemoryError,
+    PlatformUnavailableError,
+    PreemptedError,
+    QuotaExceededError,
+)
 from airflow_mlops.core.records import Record
-from airflow_mlops.training.contract import JobHandle, JobState, JobStatus
+from airflow_mlops.training.contract import FailureReason, JobHandle, JobState, JobStatus
 
 MAX_PREEMPTIONS = 3
 MAX_TRIGGER_FAILURES = 5
+
+FAILURES: dict[FailureReason, tuple[type[MlopsError], str]] = {
+    FailureReason.NONE: (JobFailedError, ""),
+    FailureReason.USER_CODE: (JobFailedError, ""),
+    FailureReason.OUT_OF_MEMORY: (OutOfMemoryError, "It ran out of memory: give its nodes more."),
+    FailureReason.TIMEOUT: (JobTimeoutError, "It ran longer than max_runtime: raise it, or make the job smaller."),
+    FailureReason.QUOTA: (QuotaExceededError, "The platform's quota is used up: ask for less, or try again later."),
+    FailureReason.PLATFORM: (JobInterruptedError, "The platform broke it: another try starts a new job."),
+}
+"""What a failed job means to its task: the class says whether another try can help, the text what to do."""
 
 
 class Phase(StrEnum):
@@ -26,6 +45,30 @@ class Phase(StrEnum):
     """Written after it: the job did exist."""
     FAILED = "failed"
     """Its end was reported as this task's failure. The next try starts a new job."""
+
+
+class OnClear(StrEnum):
+    """What clearing a task means for the job it had."""
+
+    RESTART = "restart"
+    """Stop it and start from nothing."""
+    RESUME = "resume"
+    """Stop it and start a new one from its checkpoints."""
+    REATTACH = "reattach"
+    """Keep it if it runs or has succeeded."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the user allows.
+
+    :param max_preemptions: how often a preempted job is started again on machines of the same kind
+    :param spot: whether the spec asks for spot machines; then one last attempt runs on machines that stay
+    """
+
+    on_clear: OnClear = OnClear.RESTART
+    max_preemptions: int = MAX_PREEMPTIONS
+    spot: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +84,9 @@ class JobRecord(Record):
     :param preemptions: how often the platform took the machine away in this generation
     :param lost: how often the platform did not know a job it had accepted
     :param trigger_failures: how often waiting broke although the job went on
+    :param checkpoint: name under which the checkpoints of this attempt and those it goes on from are kept
+    :param on_demand: spot machines were taken away too often: from now on machines that stay
+    :param progress: share done from 0 to 1 that the job last told
     """
 
     name: str
@@ -55,6 +101,9 @@ class JobRecord(Record):
     preemptions: int = 0
     lost: int = 0
     trigger_failures: int = 0
+    checkpoint: str = ""
+    on_demand: bool = False
+    progress: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +116,13 @@ class Start:
 @dataclass(frozen=True)
 class Submit:
     """Submit under the recorded name: the platform either has the job or starts it."""
+
+    record: JobRecord
+
+
+@dataclass(frozen=True)
+class Adopt:
+    """Take the recorded job over as this generation's own, and look again."""
 
     record: JobRecord
 
@@ -95,7 +151,7 @@ class Fail:
     stop: bool = False
 
 
-Step = Start | Submit | Wait | Collect | Fail
+Step = Start | Submit | Adopt | Wait | Collect | Fail
 
 
 def next_step(
@@ -105,7 +161,7 @@ def next_step(
     generation: int,
     entering: bool,
     now: float,
-    max_preemptions: int = MAX_PREEMPTIONS,
+    rules: Rules = Rules(),
 ) -> Step:
     """Return what to do next.
 
@@ -114,21 +170,29 @@ def next_step(
     :param entering: a try begins; false while the try that submitted or adopted the job goes on
     :param now: seconds since 1970
     """
-    if record is None or record.generation != generation:
+    if record is None:
         return Start(JobRecord("", Phase.INTENT, generation))
+    if record.generation != generation:
+        return _cleared(record, status, generation, rules.on_clear)
     if entering and (record.cancelled or record.phase is Phase.FAILED):
         return Start(_again(record))
     if record.phase is Phase.INTENT or record.job is None:
         return Submit(record)
-    if status is None:
-        return _gone(record)
-    if not status.state.terminal:
-        return _active(record, now)
-    return _ended(record, record.job, status, max_preemptions)
+    if status is None or not status.state.terminal:
+        return _gone(record) if status is None else _active(record, now)
+    return _ended(record, record.job, status, rules)
+
+
+def _cleared(record: JobRecord, status: JobStatus | None, generation: int, on_clear: OnClear) -> Step:
+    keeps = status is not None and (not status.state.terminal or status.state is JobState.SUCCEEDED)
+    if on_clear is OnClear.REATTACH and keeps and not record.cancelled:
+        return Adopt(replace(record, generation=generation))
+    kept = record.checkpoint if on_clear is OnClear.RESUME else ""
+    return Start(JobRecord("", Phase.INTENT, generation, checkpoint=kept))
 
 
 def _again(record: JobRecord) -> JobRecord:
-    """Return the record of the next attempt: counts kept, everything about the old job forgotten."""
+    """Return the record of the next attempt: counts and checkpoints kept, everything about the old job forgotten."""
     return JobRecord(
         "",
         Phase.INTENT,
@@ -136,6 +200,8 @@ def _again(record: JobRecord) -> JobRecord:
         attempt=record.attempt + 1,
         preemptions=record.preemptions,
         lost=record.lost,
+        checkpoint=record.checkpoint,
+        on_demand=record.on_demand,
     )
 
 
@@ -151,21 +217,32 @@ def _active(record: JobRecord, now: float) -> Step:
         return Fail(record, _cancelled(record), stop=True)
     if record.deadline is None or now <= record.deadline:
         return Wait(record)
-    text = f"Job {record.name!r} was active long after its max_runtime and was stopped. Raise max_runtime."
-    return Fail(record, JobFailedError(text), stop=True)
+    text = (
+        f"Job {record.name!r} was still active at its deadline and was stopped. Raise the task's execution_timeout, "
+        "or max_runtime and deadline_margin, whichever was shorter."
+    )
+    return Fail(record, JobTimeoutError(text), stop=True)
 
 
-def _ended(record: JobRecord, job: JobHandle, status: JobStatus, max_preemptions: int) -> Step:
+def _ended(record: JobRecord, job: JobHandle, status: JobStatus, rules: Rules) -> Step:
     if status.state is JobState.SUCCEEDED:
         return Collect(record, job)
     if status.state is JobState.CANCELLED:
         return Fail(record, _cancelled(record))
     about = f"Job {record.name!r} is {status.state.value} ({status.native}): {status.detail}"
-    if status.state is not JobState.PREEMPTED:
-        return Fail(record, JobFailedError(about))
-    if record.preemptions < max_preemptions:
-        return Start(replace(_again(record), preemptions=record.preemptions + 1))
-    return Fail(record, PreemptedError(f"{about}\nIt was preempted {record.preemptions + 1} times."))
+    if status.state is JobState.PREEMPTED:
+        return _preempted(record, about, rules)
+    error, advice = FAILURES[status.reason]
+    return Fail(record, error(f"{about}\n{advice}".rstrip()))
+
+
+def _preempted(record: JobRecord, about: str, rules: Rules) -> Step:
+    again = replace(_again(record), preemptions=record.preemptions + 1)
+    if record.preemptions < rules.max_preemptions:
+        return Start(again)
+    if rules.spot and not record.on_demand:
+        return Start(replace(again, on_demand=True))
+    return Fail(record, PreemptedError(f"{about}\nIt was preempted {again.preemptions} times."))
 
 
 def _cancelled(record: JobRecord) -> JobFailedError:

@@ -1,6 +1,7 @@
-"""Bring one task's training job to its end: carry out the steps of :mod:`driver`, and write each one down first.
+"""Bring one task's job to its end: carry out the steps of :mod:`driver`, and write each one down first.
 
 It may be killed anywhere and started again anywhere. It must never start a second job while the first may be alive.
+It is the same for training jobs and pipeline runs.
 """
 
 from __future__ import annotations
@@ -8,33 +9,27 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import NoReturn, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
-from airflow_mlops.core.errors import InvalidSpecError, MlopsError, PlatformUnavailableError
+from airflow_mlops.core.errors import ConflictError, InvalidSpecError, MlopsError, PlatformUnavailableError
 from airflow_mlops.core.identity import TaskIdentity, stable_name
-from airflow_mlops.training.contract import (
-    HasLog,
-    JobHandle,
-    JobState,
-    JobStatus,
-    TrainingBackend,
-    TrainingResult,
-    TrainingSpec,
-)
+from airflow_mlops.core.records import Record
+from airflow_mlops.training.contract import HasLog, JobBackend, JobHandle, JobSpec, JobState, JobStatus
 from airflow_mlops.training.driver import (
-    MAX_PREEMPTIONS,
+    Adopt,
     Collect,
     Fail,
     JobRecord,
     Phase,
+    Rules,
     Start,
     Step,
     Submit,
     Wait,
     next_step,
 )
-from airflow_mlops.training.launch import RUN_ID
+from airflow_mlops.training.launch import told_progress
 
 DEADLINE_MARGIN = 3600.0
 """Seconds for queueing, after which a job that its platform should have ended is stopped from here."""
@@ -42,6 +37,9 @@ DEADLINE_MARGIN = 3600.0
 STOP_PATIENCE = 60.0
 LOG_CHUNKS = 4
 """How many chunks of at most 1 MiB of the job's log are copied at one look."""
+
+SpecT = TypeVar("SpecT", bound=JobSpec)
+ResultT = TypeVar("ResultT", bound=Record)
 
 log = logging.getLogger(__name__)
 
@@ -61,12 +59,20 @@ class Records(Protocol):
         """Set the cancel mark of job *name*; from now on its record is loaded with ``cancelled``."""
         ...
 
+    def show(self, summary: dict[str, Any]) -> None:
+        """Let people see what the job is doing."""
+        ...
 
-class Tracking(Protocol):
+
+class Tracking(Protocol[SpecT, ResultT]):
     """Follows attempts in an experiment tracker."""
 
-    def open(self, name: str, spec: TrainingSpec) -> TrainingSpec:
-        """Return *spec* with what its program needs to report to the run of job *name*. Same name, same run."""
+    def open(self, name: str, spec: SpecT) -> tuple[SpecT, str]:
+        """Return *spec* with what its program needs to report to its run, and the run. Same job name, same run."""
+        ...
+
+    def complete(self, run_id: str, result: ResultT) -> ResultT:
+        """Return *result* with what the program told only to the run."""
         ...
 
     def close(self, run_id: str, state: JobState) -> None:
@@ -75,24 +81,28 @@ class Tracking(Protocol):
 
 
 @dataclass
-class TrainingJob:
+class TrainingJob(Generic[SpecT, ResultT]):
     """The job of one task.
 
-    :param spec: the spec of an attempt, by its number
+    :param spec: makes the spec of an attempt from its record
     :param say: takes the lines that the job printed
+    :param rules: what the user allows
+    :param limit: seconds a job may be active, from its submission on, whatever its spec says
+    :param margin: seconds beyond ``max_runtime`` that the platform has for queueing
     """
 
-    backend: TrainingBackend
+    backend: JobBackend[SpecT, ResultT]
     records: Records
     owner: TaskIdentity
     generation: int
-    spec: Callable[[int], TrainingSpec]
-    tracking: Tracking | None = None
+    spec: Callable[[JobRecord], SpecT]
+    tracking: Tracking[SpecT, ResultT] | None = None
     say: Callable[[str], None] = log.info
-    max_preemptions: int = MAX_PREEMPTIONS
+    rules: Rules = field(default_factory=Rules)
+    limit: float | None = None
     margin: float = DEADLINE_MARGIN
 
-    def advance(self, *, entering: bool) -> JobRecord | TrainingResult:
+    def advance(self, *, entering: bool) -> JobRecord | ResultT:
         """Go on as far as possible: return the record of a job to wait for, or the result.
 
         :param entering: whether a try begins
@@ -106,12 +116,14 @@ class TrainingJob:
                 self._start(step.record, before=record)
             elif isinstance(step, Submit):
                 self._submit(step.record)
+            elif isinstance(step, Adopt):
+                self.records.save(step.record)
             else:
                 return self._conclude(step)
 
     def wait(
-        self, found: JobRecord | TrainingResult, interval: float, *, patience: float | None = None
-    ) -> JobRecord | TrainingResult:
+        self, found: JobRecord | ResultT, interval: float, *, patience: float | None = None
+    ) -> JobRecord | ResultT:
         """Go on from *found* until there is a result, looking every *interval* seconds, at most *patience* seconds."""
         end = None if patience is None else time.monotonic() + patience
         while isinstance(found, JobRecord) and (end is None or time.monotonic() < end):
@@ -138,13 +150,16 @@ class TrainingJob:
 
     def _decide(self, record: JobRecord | None, entering: bool) -> Step:
         handle = None if record is None else self._handle(record)
+        status = self._look(handle) if handle else None
+        if record is not None and handle and status:
+            self.records.show(summary(record, handle, status))
         return next_step(
             record,
-            self._look(handle) if handle else None,
+            status,
             generation=self.generation,
             entering=entering,
             now=time.time(),
-            max_preemptions=self.max_preemptions,
+            rules=self.rules,
         )
 
     def _handle(self, record: JobRecord) -> JobHandle | None:
@@ -160,23 +175,31 @@ class TrainingJob:
             if before.phase is not Phase.FAILED:
                 self._close(before.run_id, state or JobState.CANCELLED)
         name = stable_name(self.owner, generation=record.generation, attempt=record.attempt)
-        record = replace(record, name=name)
+        record = replace(record, name=name, checkpoint=record.checkpoint or name)
         self.records.save(record)
         self._submit(record)
 
     def _submit(self, record: JobRecord) -> None:
-        spec = self.spec(record.attempt)
+        spec, run_id = self.spec(record), ""
         if self.tracking is not None:
-            spec = self.tracking.open(record.name, spec)
-        run_id = spec.env.get(RUN_ID, "")
+            spec, run_id = self.tracking.open(record.name, spec)
         try:
             handle = self.backend.submit(spec, name=record.name, owner=self.owner)
         except InvalidSpecError:
             self._close(run_id, JobState.FAILED)
             raise
-        deadline = None if spec.max_runtime is None else time.time() + spec.max_runtime + self.margin
-        self.records.save(replace(record, phase=Phase.SUBMITTED, job=handle, deadline=deadline, run_id=run_id))
+        except ConflictError as error:
+            self._fail(Fail(record, error, stop=True))
+        self.records.save(
+            replace(record, phase=Phase.SUBMITTED, job=handle, deadline=self._deadline(spec), run_id=run_id)
+        )
         self.say(f"Job {handle.job_id} on {handle.backend}: {handle.console_url}")
+
+    def _deadline(self, spec: SpecT) -> float | None:
+        """Return when a job that was submitted now is stopped from here, in seconds since 1970."""
+        limits = [] if spec.max_runtime is None else [spec.max_runtime + self.margin]
+        limits += [] if self.limit is None else [self.limit]
+        return time.time() + min(limits) if limits else None
 
     def _stop(self, record: JobRecord) -> JobState | None:
         """Cancel, wait until the platform says that it is over, and return how it ended."""
@@ -194,7 +217,7 @@ class TrainingJob:
             time.sleep(0.2)
         return None
 
-    def _conclude(self, step: Wait | Collect | Fail) -> JobRecord | TrainingResult:
+    def _conclude(self, step: Wait | Collect | Fail) -> JobRecord | ResultT:
         if isinstance(step, Fail):
             self._fail(step)
         record = self._copy_log(step.record)
@@ -202,6 +225,7 @@ class TrainingJob:
             return record
         result = self.backend.collect(step.job)
         if self.tracking is not None and record.run_id:
+            result = self.tracking.complete(record.run_id, result)
             self.tracking.close(record.run_id, JobState.SUCCEEDED)
         return result
 
@@ -226,17 +250,34 @@ class TrainingJob:
         """Say what the job printed since the last look, and remember how far that is."""
         if not isinstance(self.backend, HasLog) or record.job is None:
             return record
-        offset = record.log_offset
+        offset, progress = record.log_offset, record.progress
         for _ in range(LOG_CHUNKS):
             text, offset = self.backend.read_log(record.job, offset)
             if not text:
                 break
             for line in text.splitlines():
                 self.say(line)
+                progress = told if (told := told_progress(line)) is not None else progress
         else:
             self.say(f"(The log goes on in {record.job.console_url}.)")
         if offset == record.log_offset:
             return record
-        record = replace(record, log_offset=offset)
+        record = replace(record, log_offset=offset, progress=progress)
         self.records.save(record)
         return record
+
+
+def summary(record: JobRecord, handle: JobHandle, status: JobStatus) -> dict[str, Any]:
+    """Return what a person wants to know of a job at a glance."""
+    return {
+        "job": handle.job_id,
+        "backend": handle.backend,
+        "state": status.state.value,
+        "native": status.native,
+        "detail": status.detail,
+        "progress": record.progress if status.progress is None else status.progress,
+        "attempt": record.attempt,
+        "preemptions": record.preemptions,
+        "console_url": handle.console_url,
+        "tracking_run": record.run_id,
+    }

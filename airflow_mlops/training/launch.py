@@ -29,6 +29,7 @@ MASTER_PORT = "MLOPS_MASTER_PORT"
 RUN_ID = "MLFLOW_RUN_ID"
 
 _NAME = re.compile(r"[A-Za-z_][\w.-]*")
+_PROGRESS = re.compile(r"mlops progress (\d(?:\.\d+)?)\s*")
 
 
 def command_line(spec: TrainingSpec) -> list[str]:
@@ -49,6 +50,20 @@ def command_line(spec: TrainingSpec) -> list[str]:
 def flag_value(value: Any) -> str:
     """Return *value* as a flag or tracked parameter shows it: text as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def checkpoint_address(base: str, name: str) -> str:
+    """Return where the checkpoints called *name* are kept below *base*, a folder or an address."""
+    return f"{base.rstrip('/')}/{name}" if base and name else base
+
+
+def told_progress(line: str) -> float | None:
+    """Return the share done that a line of a job's log tells, or ``None`` when it tells none.
+
+    A program tells by printing ``mlops progress 0.42`` on a line of its own, on any platform.
+    """
+    found = _PROGRESS.fullmatch(line)
+    return min(float(found[1]), 1.0) if found else None
 
 
 def read_inputs(inputs: Mapping[str, Any]) -> tuple[dict[str, DataVersion], dict[str, str]]:

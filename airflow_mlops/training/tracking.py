@@ -6,6 +6,7 @@ names of variables, never as values.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.core.refs import DataVersion
 from airflow_mlops.platforms.mlflow import MLflowClient
-from airflow_mlops.training.contract import JobState, TrainingSpec
+from airflow_mlops.training.contract import JobState, TrainingResult, TrainingSpec
 from airflow_mlops.training.launch import RUN_ID, flag_value
 
 JOB_TAG = "mlops.job"
@@ -37,8 +38,8 @@ class MLflowTracking:
     tags: Mapping[str, str] = field(default_factory=dict)
     secret_env: Mapping[str, str] = field(default_factory=dict)
 
-    def open(self, name: str, spec: TrainingSpec) -> TrainingSpec:
-        """Return *spec* with the variables MLflow's own client reads. Same name, same run."""
+    def open(self, name: str, spec: TrainingSpec) -> tuple[TrainingSpec, str]:
+        """Return *spec* with the variables MLflow's own client reads, and the run's id. Same name, same run."""
         experiment_id = self.client.experiment_id(self.experiment)
         run_id = self._find(experiment_id, name) or self._create(experiment_id, name, spec)
         own = {
@@ -46,7 +47,21 @@ class MLflowTracking:
             "MLFLOW_EXPERIMENT_ID": experiment_id,
             RUN_ID: run_id,
         }
-        return replace(spec, env={**spec.env, **own}, secret_env={**self.secret_env, **spec.secret_env})
+        return replace(spec, env={**spec.env, **own}, secret_env={**self.secret_env, **spec.secret_env}), run_id
+
+    def complete(self, run_id: str, result: TrainingResult) -> TrainingResult:
+        """Return *result* with the metrics and the model that the program logged to its run and did not report itself.
+
+        The model is the last one that the run logged; of each metric the last value, finite ones only.
+        """
+        if result.metrics and result.model_uri:
+            return result
+        run = self.client.run(run_id)
+        logged = {point["key"]: float(point["value"]) for point in run["data"].get("metrics", ())}
+        metrics = {name: value for name, value in logged.items() if math.isfinite(value)}
+        models = run.get("outputs", {}).get("model_outputs", ())
+        model_uri = f"models:/{models[-1]['model_id']}" if models else ""
+        return replace(result, metrics=result.metrics or metrics, model_uri=result.model_uri or model_uri)
 
     def close(self, run_id: str, state: JobState) -> None:
         """End the run, unless the job's own program has ended it well."""

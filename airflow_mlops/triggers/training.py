@@ -14,9 +14,13 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_mlops.hooks.training import TrainingHook
 from airflow_mlops.training.contract import JobHandle, TrainingBackend
+from airflow_mlops.training.driver import OnClear
 from airflow_mlops.training.watch import Place, watch
 
 __all__ = ["TrainingJobTrigger"]
+
+ENDED = {"failed", "success", "skipped", "upstream_failed", "removed"}
+"""States of a task that a person or the end of its run gave it while it waited. A cleared task is in none of them."""
 
 log = logging.getLogger(__name__)
 _cancelling: set[asyncio.Task[None]] = set()
@@ -30,6 +34,7 @@ class TrainingJobTrigger(BaseTrigger):
     :param conn_id: connection of the platform
     :param poll_interval: seconds between two looks; the shortest that is asked for at one place counts for all there
     :param deadline: seconds since 1970 after which to fire in any case; ``None`` for never
+    :param on_clear: ``reattach`` when a job is to outlive the clearing of its task
     """
 
     def __init__(
@@ -39,14 +44,16 @@ class TrainingJobTrigger(BaseTrigger):
         conn_id: str | None = None,
         poll_interval: float = 10.0,
         deadline: float | None = None,
+        *,
+        on_clear: str = OnClear.RESTART,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.backend, self.job, self.conn_id = backend, job, conn_id
-        self.poll_interval, self.deadline = poll_interval, deadline
+        self.poll_interval, self.deadline, self.on_clear = poll_interval, deadline, on_clear
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what another triggerer needs to go on."""
-        names = ("backend", "job", "conn_id", "poll_interval", "deadline")
+        names = ("backend", "job", "conn_id", "poll_interval", "deadline", "on_clear")
         return f"{type(self).__module__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -73,14 +80,15 @@ class TrainingJobTrigger(BaseTrigger):
         await asyncio.shield(task)
 
     async def _cancel_if_left(self) -> None:
-        if await asyncio.to_thread(self._still_deferred):
-            log.info("The task still waits: job %s goes on under another triggerer.", self.job["job_id"])
+        states = await asyncio.to_thread(self._states)
+        if "deferred" in states or (self.on_clear == OnClear.REATTACH and not states & ENDED):
+            log.info("Job %s goes on: its task still waits, or keeps it although it was cleared.", self.job["job_id"])
             return
         backend = await self._connect()
         await asyncio.to_thread(backend.cancel, JobHandle.from_dict(self.job))
         log.info("Job %s is cancelled, because its task was ended from outside.", self.job["job_id"])
 
-    def _still_deferred(self) -> bool:
+    def _states(self) -> set[str | None]:
         """Ask Airflow for the state of the task that waits here."""
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
@@ -88,4 +96,4 @@ class TrainingJobTrigger(BaseTrigger):
         found = RuntimeTaskInstance.get_task_states(
             dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
         )
-        return any(state == "deferred" for states in found.values() for state in states.values())
+        return {state for states in found.values() for state in states.values()}

@@ -71,6 +71,9 @@ class Memory:
     def mark_cancelled(self, name: str) -> None:
         self.mark = name
 
+    def show(self, summary: dict[str, Any]) -> None:
+        pass
+
 
 @pytest.fixture
 def backend(tmp_path: Path) -> LocalBackend:
@@ -82,7 +85,7 @@ def work(backend: LocalBackend, memory: Memory, clock: Clock, script: str, gener
     """Do what one worker does, until it ends or dies."""
     spec = TrainingSpec(("sh", "-c", script))
     mortal: Any = Mortal(backend, clock)
-    job = TrainingJob(mortal, Mortal(memory, clock), OWNER, generation, lambda attempt: spec, say=lambda line: None)
+    job = TrainingJob(mortal, Mortal(memory, clock), OWNER, generation, lambda record: spec, say=lambda line: None)
     return job.wait(job.advance(entering=True), 0.15)
 
 

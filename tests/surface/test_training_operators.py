@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,13 @@ from typing import Any
 import httpx
 import pytest
 
-from airflow_mlops.core.errors import InvalidSpecError, JobFailedError, UnknownPluginError
+from airflow_mlops.core.errors import (
+    ConflictError,
+    InvalidSpecError,
+    JobFailedError,
+    JobTimeoutError,
+    UnknownPluginError,
+)
 from airflow_mlops.hooks.training import TrainingHook
 from airflow_mlops.operators.training import TrainModelOperator
 from airflow_mlops.testing.task_runner import DagRunMemory, run_task
@@ -337,3 +344,106 @@ def test_tracking_credentials_travel_by_environment_only(
     assert run.state == "success", run.error
     assert not [path for path in jobs.rglob("*") if path.is_file() and "pa55word" in path.read_text()]
     assert "MLFLOW_TRACKING_PASSWORD" not in os.environ
+
+
+def preempt(jobs: Path) -> None:
+    """Take the machine away from the job that runs: its runner is told to end, as on a shutdown."""
+    until_running(jobs)
+    backend = TrainingHook("local", "local_jobs").get_backend()
+    for handle, _ in backend.managed():
+        if backend.observe([handle])[handle].state is JobState.RUNNING:
+            begun = json.loads((jobs / handle.job_id / "started.json").read_text())
+            os.kill(begun["runner"]["pid"], signal.SIGTERM)
+
+
+COUNTING = 'cd "$MLOPS_CHECKPOINT_DIR"; echo "$MLOPS_ATTEMPT" >> tries; test -e half && exit 0; touch half; sleep 30'
+
+
+def test_a_preempted_job_goes_on_from_its_checkpoint(jobs: Path) -> None:
+    """The next attempt sees the folder of the one before; the task neither fails nor uses up a retry."""
+    memory, task = DagRunMemory(), train(COUNTING, checkpoint="here", retries=0)
+    held = run_task(task, memory=memory, follow=False)
+    preempt(jobs)
+    run = run_task(task, memory=memory, resume=held, event={"why": "preempted"})
+    assert run.state == "success", run.error
+    assert [path.read_text() for path in jobs.rglob("tries")] == ["0\n1\n"]
+    assert states(jobs) == [JobState.PREEMPTED, JobState.SUCCEEDED]
+
+
+@pytest.mark.parametrize(("on_clear", "tries"), [("restart", ["0\n", "0\n"]), ("resume", ["0\n0\n"])])
+def test_a_clear_goes_on_from_the_checkpoint_only_if_told(on_clear: str, tries: list[str], jobs: Path) -> None:
+    """By default a cleared task starts from nothing; with resume its new job sees the checkpoints of the old one."""
+    memory = DagRunMemory()
+    task = train(COUNTING, checkpoint="here", on_clear=on_clear, deferrable=True)
+    assert run_task(task, memory=memory, follow=False).state == "deferred"
+    run = run_task(task, memory=memory, try_number=2, max_tries=1, follow=False)
+    assert [path.read_text() for path in jobs.rglob("tries")] == tries
+    assert run.state == ("success" if on_clear == "resume" else "deferred")
+    for handle, _ in (backend := TrainingHook("local", "local_jobs").get_backend()).managed():
+        backend.cancel(handle)
+
+
+def test_a_clear_keeps_the_job_if_told(jobs: Path, tmp_path: Path) -> None:
+    """With reattach a cleared task takes the result of the job it had, also when its spec has changed since."""
+    memory, marks = DagRunMemory(), tmp_path / "marks"
+    first = run_task(train(f"echo x >> {marks}; {REPORT}", on_clear="reattach"), memory=memory)
+    again = run_task(train(f"echo y >> {marks}", on_clear="reattach"), memory=memory, try_number=2, max_tries=1)
+    assert (first.state, again.state, again.result) == ("success", "success", first.result)
+    assert marks.read_text() == "x\n"
+
+
+def test_a_wrong_rule_for_clears_is_named() -> None:
+    """The message has the value and the ones that exist."""
+    run = run_task(train("true", on_clear="resume_", retries=1))
+    assert (run.state, "did you mean 'resume'" in str(run.error)) == ("failed", True)
+
+
+def test_what_the_job_does_is_shown_while_it_runs(jobs: Path) -> None:
+    """The state store tells a person the state, the progress that the program printed and where to look."""
+    memory = DagRunMemory()
+    task = train("echo mlops progress 0.25; sleep 1.5; echo mlops progress 0.5; sleep 30", logging_interval=2)
+    held = run_task(task, memory=memory, follow=False)
+    assert held.state_store["mlops_training_status"]["state"] == "running"
+    assert held.trigger.deadline < time.time() + 3
+    time.sleep(1)
+    again = run_task(task, memory=memory, resume=held, event={"why": "deadline"}, follow=False)
+    assert again.state == "deferred"
+    assert again.state_store["mlops_training_job"]["progress"] == 0.5
+    again = run_task(task, memory=memory, resume=again, event={"why": "deadline"}, follow=False)
+    shown = again.state_store["mlops_training_status"]
+    assert (shown["progress"], shown["attempt"]) == (0.5, 0)
+    assert shown["console_url"].endswith("log.txt")
+    for handle, _ in (backend := TrainingHook("local", "local_jobs").get_backend()).managed():
+        backend.cancel(handle)
+
+
+def test_an_execution_timeout_counts_while_deferred(jobs: Path) -> None:
+    """Airflow does not count it there, so the job's own deadline does; Airflow's deferral timeout stands behind it."""
+    memory = DagRunMemory()
+    task = train("sleep 30", execution_timeout=timedelta(seconds=2), deadline_margin=3)
+    held = run_task(task, memory=memory, follow=False)
+    assert held.trigger.deadline < time.time() + 2
+    assert 2 < pendulum_seconds(held.api.final["trigger_timeout"]) < 5
+    run = run_task(task, memory=memory, resume=held, event={"why": "deadline"}, follow=False)
+    while run.state == "deferred":
+        run = run_task(task, memory=memory, resume=run, event={"why": "deadline"}, follow=False)
+    assert (run.state, isinstance(run.error, JobTimeoutError)) == ("failed", True)
+    assert states(jobs) == [JobState.CANCELLED]
+
+
+def pendulum_seconds(duration: str) -> float:
+    """Return the seconds of an ISO 8601 duration such as ``PT4.9S``."""
+    return float(duration.removeprefix("PT").removesuffix("S"))
+
+
+def test_a_job_of_another_spec_is_ended_before_the_new_one(jobs: Path) -> None:
+    """A worker died between submission and record, and the DAG was changed since: never two jobs, never a stray one."""
+    memory = DagRunMemory()
+    assert run_task(train("sleep 30", retries=2), memory=memory, follow=False).state == "deferred"
+    record = memory.state_store["train", -1]["mlops_training_job"]
+    memory.state_store["train", -1]["mlops_training_job"] = {**record, "phase": "intent", "job": None}
+    changed = train("true", retries=2)
+    run = run_task(changed, memory=memory, try_number=2)
+    assert (run.state, isinstance(run.error, ConflictError)) == ("up_for_retry", True)
+    assert states(jobs) == [JobState.CANCELLED]
+    assert run_task(changed, memory=memory, try_number=3).state == "success"

@@ -8,13 +8,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_mlops.core.errors import JobFailedError, PlatformUnavailableError, PreemptedError
-from airflow_mlops.training.contract import JobHandle, JobState, JobStatus
+from airflow_mlops.core.errors import (
+    NEVER_RETRY,
+    RETRY,
+    JobFailedError,
+    JobInterruptedError,
+    JobTimeoutError,
+    OutOfMemoryError,
+    PlatformUnavailableError,
+    PreemptedError,
+    QuotaExceededError,
+)
+from airflow_mlops.training.contract import FailureReason, JobHandle, JobState, JobStatus
 from airflow_mlops.training.driver import (
+    FAILURES,
+    Adopt,
     Collect,
     Fail,
     JobRecord,
+    OnClear,
     Phase,
+    Rules,
     Start,
     Step,
     Submit,
@@ -23,7 +37,7 @@ from airflow_mlops.training.driver import (
 )
 
 JOB = JobHandle("local", "aml-x")
-INTENT = JobRecord("aml-x", Phase.INTENT, 3)
+INTENT = JobRecord("aml-x", Phase.INTENT, 3, checkpoint="aml-x")
 SUBMITTED = replace(INTENT, phase=Phase.SUBMITTED, job=JOB)
 FAILED = replace(SUBMITTED, phase=Phase.FAILED)
 CANCELLED = replace(SUBMITTED, cancelled=True)
@@ -46,6 +60,29 @@ def test_without_a_record_the_first_attempt_starts() -> None:
 def test_another_generation_starts_anew(record: JobRecord) -> None:
     """After a clear the old job counts for nothing: attempt 0, all counts zero."""
     assert step(replace(record, lost=1), JobState.SUCCEEDED, generation=4) == Start(JobRecord("", Phase.INTENT, 4))
+
+
+@pytest.mark.parametrize("record", [INTENT, SUBMITTED, FAILED, CANCELLED])
+def test_a_resuming_clear_keeps_the_checkpoints(record: JobRecord) -> None:
+    """With on_clear=resume the new generation starts anew, from where the old one's checkpoints are."""
+    found = step(record, JobState.RUNNING, generation=4, rules=Rules(OnClear.RESUME))
+    assert found == Start(JobRecord("", Phase.INTENT, 4, checkpoint="aml-x"))
+
+
+@pytest.mark.parametrize("state", [*ACTIVE, JobState.SUCCEEDED])
+@pytest.mark.parametrize("record", [INTENT, SUBMITTED])
+def test_a_reattaching_clear_keeps_a_good_job(record: JobRecord, state: JobState) -> None:
+    """With on_clear=reattach a job that runs or has succeeded becomes the new generation's own."""
+    found = step(record, state, generation=4, rules=Rules(OnClear.REATTACH))
+    assert found == Adopt(replace(record, generation=4))
+
+
+@pytest.mark.parametrize("state", [None, JobState.FAILED, JobState.CANCELLED, JobState.PREEMPTED])
+def test_a_reattaching_clear_replaces_a_bad_job(state: JobState | None) -> None:
+    """What is over without a result, or is gone, is not kept; nor is a job that a worker was told to stop."""
+    rules = Rules(OnClear.REATTACH)
+    assert step(SUBMITTED, state, generation=4, rules=rules) == Start(JobRecord("", Phase.INTENT, 4))
+    assert step(CANCELLED, JobState.RUNNING, generation=4, rules=rules) == Start(JobRecord("", Phase.INTENT, 4))
 
 
 def test_an_intent_is_submitted_under_the_same_name() -> None:
@@ -74,12 +111,49 @@ def test_a_failed_job_fails_the_task_once() -> None:
     assert step(FAILED, JobState.FAILED) == Start(replace(INTENT, name="", attempt=1))
 
 
+@pytest.mark.parametrize(
+    ("reason", "error", "again"),
+    [
+        (FailureReason.NONE, JobFailedError, False),
+        (FailureReason.USER_CODE, JobFailedError, False),
+        (FailureReason.OUT_OF_MEMORY, OutOfMemoryError, False),
+        (FailureReason.QUOTA, QuotaExceededError, True),
+        (FailureReason.PLATFORM, JobInterruptedError, True),
+        (FailureReason.TIMEOUT, JobTimeoutError, None),
+    ],
+)
+def test_a_failure_is_tried_again_only_if_that_can_help(
+    reason: FailureReason, error: type[Exception], again: bool | None
+) -> None:
+    """The program's own fault is final, the platform's is not, and a timeout is as the task is configured."""
+    found = next_step(SUBMITTED, JobStatus(JobState.FAILED, reason=reason), generation=3, entering=True, now=0)
+    assert isinstance(found, Fail)
+    assert type(found.error) is error
+    assert isinstance(found.error, RETRY) is (again is True)
+    assert isinstance(found.error, NEVER_RETRY) is (again is False)
+
+
+def test_every_reason_has_its_error() -> None:
+    """A new reason cannot be forgotten."""
+    assert set(FAILURES) == set(FailureReason)
+
+
 def test_a_preempted_job_starts_again_until_the_limit() -> None:
     """A preemption is not a failure, but after the last one allowed it is an error worth another try."""
     assert step(SUBMITTED, JobState.PREEMPTED) == Start(replace(INTENT, name="", attempt=1, preemptions=1))
-    found = step(replace(SUBMITTED, preemptions=2), JobState.PREEMPTED, max_preemptions=2)
+    found = step(replace(SUBMITTED, preemptions=2), JobState.PREEMPTED, rules=Rules(max_preemptions=2))
     assert isinstance(found, Fail)
     assert isinstance(found.error, PreemptedError)
+
+
+def test_after_too_many_preemptions_a_spot_job_moves_to_machines_that_stay() -> None:
+    """The last attempt is on demand, goes on from the same checkpoints, and is the last one."""
+    rules = Rules(max_preemptions=2, spot=True)
+    found = step(replace(SUBMITTED, preemptions=2), JobState.PREEMPTED, rules=rules)
+    assert found == Start(replace(INTENT, name="", attempt=1, preemptions=3, on_demand=True))
+    last = step(replace(SUBMITTED, preemptions=3, on_demand=True), JobState.PREEMPTED, rules=rules)
+    assert isinstance(last, Fail)
+    assert "4 times" in str(last.error)
 
 
 def test_a_lost_job_starts_again_once() -> None:
@@ -112,6 +186,7 @@ def test_a_job_past_its_deadline_is_stopped() -> None:
     found = step(replace(SUBMITTED, deadline=99.0), JobState.RUNNING)
     assert isinstance(found, Fail)
     assert found.stop
+    assert isinstance(found.error, JobTimeoutError)
 
 
 records = st.builds(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.platforms.mlflow import MLflowClient
-from airflow_mlops.training.contract import JobState, TrainingSpec
+from airflow_mlops.training.contract import JobHandle, JobState, TrainingResult, TrainingSpec
 from airflow_mlops.training.launch import RUN_ID
 from airflow_mlops.training.tracking import MLflowTracking, credentials, exported
 
@@ -26,10 +30,12 @@ def test_same_name_same_run(tracking: MLflowTracking) -> None:
     spec = TrainingSpec(("true",), parameters={f"p{i}": i for i in range(130)})
     first, second = (tracking.open("aml-same", spec) for _ in range(2))
     assert first == second
-    data = tracking.client.run(first.env[RUN_ID])["data"]
+    found, run_id = first
+    assert found.env[RUN_ID] == run_id
+    data = tracking.client.run(run_id)["data"]
     assert len(data["params"]) == 130
     assert {"key": "team", "value": "blue"} in data["tags"]
-    assert tracking.open("aml-other", spec).env[RUN_ID] != first.env[RUN_ID]
+    assert tracking.open("aml-other", spec)[1] != run_id
 
 
 @pytest.mark.parametrize(
@@ -38,7 +44,7 @@ def test_same_name_same_run(tracking: MLflowTracking) -> None:
 )
 def test_a_run_is_closed_once(state: JobState, status: str, tracking: MLflowTracking) -> None:
     """Closing twice keeps the time of the first end."""
-    run_id = tracking.open(f"aml-{state}", TrainingSpec(("true",))).env[RUN_ID]
+    run_id = tracking.open(f"aml-{state}", TrainingSpec(("true",)))[1]
     tracking.close(run_id, state)
     first = tracking.client.run(run_id)["info"]
     tracking.close(run_id, state)
@@ -58,6 +64,37 @@ def test_a_run_is_closed_once(state: JobState, status: str, tracking: MLflowTrac
 def test_a_connection_becomes_the_variables_mlflow_reads(info: ConnectionInfo, variables: dict[str, str]) -> None:
     """The job's own MLflow client gets in as our client does."""
     assert credentials(info) == variables
+
+
+def test_a_program_need_not_report_what_it_logged(tracking: MLflowTracking) -> None:
+    """What the run knows completes a result: the last metrics. What the program itself reported counts more."""
+    _, run_id = tracking.open("aml-complete", TrainingSpec(("true",)))
+    tracking.client.log(run_id, metrics={"auc": 0.5, "loss": 1.0})
+    tracking.client.log(run_id, metrics={"auc": 0.75})
+    bare = TrainingResult(JobHandle("local", "x"), run_id=run_id)
+    assert tracking.complete(run_id, bare).metrics == {"auc": 0.75, "loss": 1.0}
+    told = replace(bare, metrics={"f1": 1.0}, model_uri="models:/m-1")
+    assert tracking.complete(run_id, told) == told
+
+
+def test_the_model_a_program_logged_is_the_result(tracking: MLflowTracking, tmp_path: Path) -> None:
+    """The job's model is the one that its program logged to the run, with MLflow's own client; NaN is no metric."""
+    _, run_id = tracking.open("aml-model", TrainingSpec(("true",)))
+    code = (
+        "import mlflow\n"
+        "class Model(mlflow.pyfunc.PythonModel):\n"
+        "    def predict(self, context, model_input: list[str]) -> list[str]: return model_input\n"
+        "with mlflow.start_run():\n"
+        "    mlflow.log_metrics({'auc': 0.5, 'loss': float('nan')})\n"
+        "    print(mlflow.pyfunc.log_model(name='model', python_model=Model()).model_id)\n"
+    )
+    env = {**os.environ, "MLFLOW_TRACKING_URI": tracking.client.address, "MLFLOW_RUN_ID": run_id}
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=env, cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    found = tracking.complete(run_id, TrainingResult(JobHandle("local", "x"), run_id=run_id))
+    assert found.metrics == {"auc": 0.5}
+    assert found.model_uri == f"models:/{said.stdout.split()[0]}"
 
 
 def test_exported_variables_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,8 +175,15 @@ class LocalBackend:
         inherited = {key: os.environ[key] for key in self.inherit_env if key in os.environ}
         own = {launch.JOB_NAME: name, launch.OUTPUT: str(self.workdir / name / runner.OUTPUT)}
         if spec.checkpoint:
-            own[launch.CHECKPOINT_DIR] = spec.checkpoint
+            own[launch.CHECKPOINT_DIR] = str(self._checkpoints(spec))
         return {**inherited, "PYTHONUNBUFFERED": "1", **spec.env, **_secrets(spec), **own}
+
+
+    def _checkpoints(self, spec: TrainingSpec) -> Path:
+        """Return the folder of the checkpoints, which is there from now on; a relative one is beside the jobs."""
+        folder = self.workdir / "checkpoints" / Path(spec.checkpoint).expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
 
 def _refuse(spec: TrainingSpec, name: str) -> None:
@@ -187,6 +194,8 @@ def _refuse(spec: TrainingSpec, name: str) -> None:
     for option in spec.options:
         if option not in SPEC_OPTIONS:
             raise InvalidSpecError(f"'local' has no option {option!r}. It has {', '.join(SPEC_OPTIONS)}.")
+    if "://" in spec.checkpoint:
+        raise UnsupportedFeatureError("local", "checkpoint", f"{spec.checkpoint!r} is not a folder of this machine")
     wanted, has = spec.resources, _machine()
     if wanted.instance_type:
         raise UnsupportedFeatureError("local", "resources.instance_type", "there is only this machine")
