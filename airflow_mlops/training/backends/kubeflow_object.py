@@ -1,0 +1,203 @@
+"""From a training spec to a TrainJob of Kubeflow Trainer. Pure; no value of a secret ever comes here.
+
+The runtime that a TrainJob refers to holds the rest of what runs: how often a program that failed is started again, and
+what becomes of the job when a node is taken away. A TrainJob cannot say either.
+
+https://github.com/kubeflow/trainer/blob/v2.3.0/pkg/apis/trainer/v1alpha1/trainjob_types.go
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from airflow_mlops.core.errors import InvalidSpecError, UnsupportedFeatureError, close_match
+from airflow_mlops.core.records import Record
+from airflow_mlops.training import launch
+from airflow_mlops.training.backends import kubernetes_pod as pods
+from airflow_mlops.training.backends.kubernetes_volumes import CheckpointPlace, checkpoint_place
+from airflow_mlops.training.contract import TrainingSpec
+
+Json = dict[str, Any]
+
+API_VERSION, KIND = "trainer.kubeflow.org/v1alpha1", "TrainJob"
+NODE = "node"
+"""The replicated job and the container in which a runtime's trainer runs."""
+MANAGER = "airflow-mlops/training"
+LONGEST_NAME = 35
+"""JobSet, Job and pods add up to 28 characters to the name, and 63 are allowed."""
+
+REFUSED = {
+    "priority_class": "a TrainJob cannot set it; set priorityClassName in the runtime",
+    "ttl_seconds_after_finished": "a TrainJob stays until it is deleted; set ttlSecondsAfterFinished in the runtime",
+    "fetch_image": "a TrainJob cannot add an init container; fetch the input in a task before, or in the program",
+    "fetch_secret": "a TrainJob cannot add an init container; fetch the input in a task before, or in the program",
+}
+"""Options of the Kubernetes backend that the API cannot carry, and what to do instead."""
+
+
+@dataclass(frozen=True)
+class TrainerOptions(Record):
+    """What ``TrainingSpec.options`` may say besides the options of the Kubernetes backend.
+
+    :param runtime: name of the runtime
+    :param runtime_kind: ``ClusterTrainingRuntime``, or ``TrainingRuntime`` of the job's namespace
+    :param num_proc_per_node: processes a node, for runtimes that start them; 0 leaves it to the runtime
+    """
+
+    runtime: str = "torch-distributed"
+    runtime_kind: str = "ClusterTrainingRuntime"
+    num_proc_per_node: int = 0
+
+
+KINDS = {"ClusterTrainingRuntime": "clustertrainingruntimes", "TrainingRuntime": "trainingruntimes"}
+
+
+def read_options(
+    backend: str, given: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> tuple[TrainerOptions, pods.PodOptions]:
+    """Return the options of a spec: those of the TrainJob on top of the connection's, and those of its pods.
+
+    :raises InvalidSpecError: one is unknown or not of the right kind
+    :raises UnsupportedFeatureError: a TrainJob cannot carry it
+    """
+    own = [field.name for field in fields(TrainerOptions)]
+    known = [*own, *(field.name for field in fields(pods.PodOptions) if field.name not in REFUSED)]
+    for name in given:
+        if name in REFUSED:
+            raise UnsupportedFeatureError(backend, f"options.{name}", REFUSED[name])
+        if name not in known:
+            told = f"{backend!r} has no option {name!r}: {close_match(name, known)}It has {', '.join(known)}."
+            raise InvalidSpecError(told)
+    of_job = {**defaults, **{name: value for name, value in given.items() if name in own}}
+    _check(backend, of_job)
+    of_pods = {name: value for name, value in given.items() if name not in own}
+    return TrainerOptions.from_dict(of_job), pods.read_options(backend, of_pods)
+
+
+def _check(backend: str, given: Mapping[str, Any]) -> None:
+    for name, value in given.items():
+        default = getattr(TrainerOptions(), name)
+        if not isinstance(value, type(default)) or isinstance(value, bool):
+            raise InvalidSpecError(f"Option {name!r} of {backend!r} is {value!r}, not such as {default!r}.")
+    kind = given.get("runtime_kind", TrainerOptions.runtime_kind)
+    if kind not in KINDS:
+        raise InvalidSpecError(f"Option 'runtime_kind' is {kind!r}: give one of {', '.join(KINDS)}.")
+
+
+def train_job(
+    spec: TrainingSpec,
+    name: str,
+    options: tuple[TrainerOptions, pods.PodOptions],
+    *,
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+    subdomain: str = "",
+) -> Json:
+    """Return the TrainJob called *name*.
+
+    :param labels: those by which we know it again; also on its pods
+    :param subdomain: of the runtime's network, if it is not the name of the job
+    :raises InvalidSpecError: the spec cannot be a TrainJob
+    """
+    if len(name) > LONGEST_NAME:
+        raise InvalidSpecError(f"The job name {name!r} is longer than {LONGEST_NAME}: its pods could not be named.")
+    own, pod = options
+    place = checkpoint_place(spec.checkpoint)
+    body: Json = {
+        "runtimeRef": {"name": own.runtime, "kind": own.runtime_kind, "apiGroup": API_VERSION.partition("/")[0]},
+        "trainer": _trainer(spec, options, _environment(spec, name, place, subdomain)),
+        "runtimePatches": [_patch(spec, pod, place, labels)],
+    }
+    if spec.max_runtime is not None:
+        body["activeDeadlineSeconds"] = max(1, math.ceil(spec.max_runtime))
+    metadata = {
+        "name": name,
+        "labels": {**pod.labels, **labels},
+        "annotations": {**pod.annotations, **annotations},
+    }
+    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": body}
+
+
+def _trainer(spec: TrainingSpec, options: tuple[TrainerOptions, pods.PodOptions], env: list[Json]) -> Json:
+    own, pod = options
+    words = [pods.escaped(word) for word in launch.command_line(spec)]
+    found: Json = {
+        "image": spec.image,
+        "command": words[: len(spec.command)],
+        "args": words[len(spec.command) :],
+        "env": env,
+        "numNodes": spec.nodes,
+        "numProcPerNode": own.num_proc_per_node,
+        "resourcesPerNode": pods.resources(spec, pod),
+    }
+    return {key: value for key, value in found.items() if value or key == "args"}
+
+
+def _environment(spec: TrainingSpec, name: str, place: CheckpointPlace | None, subdomain: str) -> list[Json]:
+    """Return what the Kubernetes backend says, but for the host of node 0: it has the names that JobSet gives."""
+    variables = pods.environment(spec, name, place)
+    if spec.nodes == 1:
+        return variables
+    master = {"name": launch.MASTER_ADDR, "value": f"{name}-{NODE}-0-0.{subdomain or name}"}
+    return [master if one["name"] == launch.MASTER_ADDR else one for one in variables]
+
+
+def _patch(spec: TrainingSpec, pod: pods.PodOptions, place: CheckpointPlace | None, labels: Mapping[str, str]) -> Json:
+    """Return our patch of the runtime: labels on the pods, and where and with which volumes they run."""
+    metadata: Json = {"labels": {**pod.labels, **labels}}
+    if pod.annotations:
+        metadata["annotations"] = dict(pod.annotations)
+    body: Json = pods.placement(spec, pod)
+    if volumes := pods.volumes(pod, place, ()):
+        body["volumes"] = volumes
+    if mounts := pods.mounts(pod, place, ()):
+        body["containers"] = [{"name": NODE, "volumeMounts": mounts}]
+    template: Json = {"metadata": metadata, **({"spec": body} if body else {})}
+    job = {"name": NODE, "template": {"spec": {"template": template}}}
+    return {"manager": MANAGER, "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [job]}}}}
+
+
+def refuse_runtime(spec: TrainingSpec, runtime: Json, options: TrainerOptions) -> None:
+    """Refuse a runtime whose trainer is not in ``node``, or which would hide that a node was taken away.
+
+    :raises UnsupportedFeatureError: naming what the runtime lacks
+    """
+    jobs = {job.get("name"): job for job in _job_set(runtime).get("replicatedJobs") or []}
+    trainers = [name for name, job in jobs.items() if _labels(job).get(ANCESTOR) == "trainer"]
+    if trainers != [NODE]:
+        told = f"its trainer runs in {', '.join(map(str, trainers)) or 'no job'}, and results are read from {NODE!r}"
+        raise UnsupportedFeatureError("kubeflow", f"options.runtime={options.runtime}", told)
+    if spec.spot and not _fails_on_disruption(jobs[NODE]):
+        told = (
+            f"the runtime {options.runtime!r} has no podFailurePolicy with FailJob on DisruptionTarget, so that a node "
+            "that is taken away would look like a failed program; choose a runtime that has it"
+        )
+        raise UnsupportedFeatureError("kubeflow", "spot", told)
+
+
+ANCESTOR = "trainer.kubeflow.org/trainjob-ancestor-step"
+
+
+def subdomain_of(runtime: Json) -> str:
+    """Return the subdomain of the nodes' names, if the runtime gives them one."""
+    return str((_job_set(runtime).get("network") or {}).get("subdomain") or "")
+
+
+def _job_set(runtime: Json) -> Json:
+    return ((runtime.get("spec") or {}).get("template") or {}).get("spec") or {}
+
+
+def _labels(job: Json) -> Json:
+    return ((job.get("template") or {}).get("metadata") or {}).get("labels") or {}
+
+
+def _fails_on_disruption(job: Json) -> bool:
+    rules = ((job["template"].get("spec") or {}).get("podFailurePolicy") or {}).get("rules") or []
+    return any(
+        rule.get("action") == "FailJob"
+        and any(wanted.get("type") == "DisruptionTarget" for wanted in rule.get("onPodConditions") or [])
+        for rule in rules
+    )
