@@ -33,6 +33,9 @@ LONGEST_PAUSE = 10.0
 TIMEOUT = (5.0, 30.0)
 """Seconds to connect, and to wait for the next bytes."""
 
+STRICT = "?fieldValidation=Strict"
+"""Without it a server drops fields that it does not know."""
+
 MERGE_PATCH = "application/merge-patch+json"
 PAGE = 500
 
@@ -80,8 +83,8 @@ class KubernetesApi:
         return template.replace("{namespace}", namespace).replace("{name}", name)
 
     def create(self, kind: Kind, namespace: str, body: Mapping[str, Any]) -> Json:
-        """Make an object that has a name, and return it as the server keeps it."""
-        return self._json("POST", kind, kind.path(namespace), body=body)
+        """Make an object that has a name, and return it as the server keeps it. A field it does not know is refused."""
+        return self._json("POST", kind, kind.path(namespace) + STRICT, body=body)
 
     def get(self, kind: Kind, namespace: str, name: str) -> Json:
         """Return one object."""

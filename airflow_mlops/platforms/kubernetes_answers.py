@@ -38,6 +38,11 @@ def is_quota(message: str) -> bool:
     return "exceeded quota" in message
 
 
+def is_denied(message: str) -> bool:
+    """Say whether an admission webhook refused the object itself, which no right would change."""
+    return "admission webhook" in message and "denied the request" in message
+
+
 def refusal(where: str, code: int, body: bytes | str, *, is_secret: bool = False) -> MlopsError:
     """Return the error that tells the caller what to do about an answer.
 
@@ -47,6 +52,8 @@ def refusal(where: str, code: int, body: bytes | str, *, is_secret: bool = False
     message = f"{where}: {told}" if told and not (is_secret and code in (400, 422)) else f"{where}: {reason or code}."
     if code == 403 and is_quota(told):
         return QuotaError(f"{message} Try again when others have ended, or have the quota raised.")
+    if code == 403 and is_denied(told):
+        return InvalidSpecError(f"{message} (HTTP {code})")
     if code in (401, 403):
         return InvalidSpecError(f"{message} Give the connection's account this right (HTTP {code}).")
     if code in _ERRORS:
