@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Self
 
 from airflow_mlops.core.errors import (
+    InvalidSpecError,
     JobFailedError,
     JobInterruptedError,
     JobTimeoutError,
@@ -18,6 +20,7 @@ from airflow_mlops.core.errors import (
     PlatformUnavailableError,
     PreemptedError,
     QuotaExceededError,
+    close_match,
 )
 from airflow_mlops.core.records import Record
 from airflow_mlops.training.contract import FailureReason, JobHandle, JobState, JobStatus
@@ -56,6 +59,18 @@ class OnClear(StrEnum):
     """Stop it and start a new one from its checkpoints."""
     REATTACH = "reattach"
     """Keep it if it runs or has succeeded."""
+
+    @classmethod
+    def of(cls, word: str) -> Self:
+        """Return the rule called *word*.
+
+        :raises InvalidSpecError: there is none
+        """
+        known = [rule.value for rule in cls]
+        if word not in known:
+            names = ", ".join(map(repr, known))
+            raise InvalidSpecError(f"on_clear is {word!r}: {close_match(word, known)}It is one of {names}.")
+        return cls(word)
 
 
 @dataclass(frozen=True)

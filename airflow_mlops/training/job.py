@@ -10,12 +10,11 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, NoReturn, Protocol, TypeVar
+from typing import Generic, NoReturn
 
 from airflow_mlops.core.errors import ConflictError, InvalidSpecError, MlopsError, PlatformUnavailableError
 from airflow_mlops.core.identity import TaskIdentity, stable_name
-from airflow_mlops.core.records import Record
-from airflow_mlops.training.contract import HasLog, JobBackend, JobHandle, JobSpec, JobState, JobStatus
+from airflow_mlops.training.contract import HasLog, JobBackend, JobHandle, JobState, JobStatus
 from airflow_mlops.training.driver import (
     Adopt,
     Collect,
@@ -30,6 +29,7 @@ from airflow_mlops.training.driver import (
     next_step,
 )
 from airflow_mlops.training.launch import told_progress
+from airflow_mlops.training.ports import Records, ResultT, SpecT, Tracking, summary
 
 DEADLINE_MARGIN = 3600.0
 """Seconds for queueing, after which a job that its platform should have ended is stopped from here."""
@@ -38,46 +38,7 @@ STOP_PATIENCE = 60.0
 LOG_CHUNKS = 4
 """How many chunks of at most 1 MiB of the job's log are copied at one look."""
 
-SpecT = TypeVar("SpecT", bound=JobSpec)
-ResultT = TypeVar("ResultT", bound=Record)
-
 log = logging.getLogger(__name__)
-
-
-class Records(Protocol):
-    """Where one task's record is kept, across tries."""
-
-    def load(self) -> JobRecord | None:
-        """Return the record, or ``None`` before the first submission."""
-        ...
-
-    def save(self, record: JobRecord) -> None:
-        """Keep *record* for ever. On return it is durable. ``cancelled`` is not taken from it."""
-        ...
-
-    def mark_cancelled(self, name: str) -> None:
-        """Set the cancel mark of job *name*; from now on its record is loaded with ``cancelled``."""
-        ...
-
-    def show(self, summary: dict[str, Any]) -> None:
-        """Let people see what the job is doing."""
-        ...
-
-
-class Tracking(Protocol[SpecT, ResultT]):
-    """Follows attempts in an experiment tracker."""
-
-    def open(self, name: str, spec: SpecT) -> tuple[SpecT, str]:
-        """Return *spec* with what its program needs to report to its run, and the run. Same job name, same run."""
-        ...
-
-    def complete(self, run_id: str, result: ResultT) -> ResultT:
-        """Return *result* with what the program told only to the run."""
-        ...
-
-    def close(self, run_id: str, state: JobState) -> None:
-        """End the run."""
-        ...
 
 
 @dataclass
@@ -265,19 +226,3 @@ class TrainingJob(Generic[SpecT, ResultT]):
         record = replace(record, log_offset=offset, progress=progress)
         self.records.save(record)
         return record
-
-
-def summary(record: JobRecord, handle: JobHandle, status: JobStatus) -> dict[str, Any]:
-    """Return what a person wants to know of a job at a glance."""
-    return {
-        "job": handle.job_id,
-        "backend": handle.backend,
-        "state": status.state.value,
-        "native": status.native,
-        "detail": status.detail,
-        "progress": record.progress if status.progress is None else status.progress,
-        "attempt": record.attempt,
-        "preemptions": record.preemptions,
-        "console_url": handle.console_url,
-        "tracking_run": record.run_id,
-    }
