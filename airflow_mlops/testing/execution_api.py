@@ -93,7 +93,10 @@ class ExecutionApi:
         return httpx.Response(501, json={"detail": f"The test API does not model {request.method} {path}."})
 
     def run(self, request: httpx.Request) -> httpx.Response:
-        """Start the task: hand over its run context."""
+        """Start the task: hand over its run context. A new try begins without the XComs of the one before."""
+        if not self.next_method:
+            for key in [key for key in self.memory.xcoms if key[0] == self.task_id]:
+                del self.memory.xcoms[key]
         return httpx.Response(
             200,
             json={

@@ -15,9 +15,10 @@ from typing import Any, cast
 
 import httpx
 
+from airflow_mlops.core.identity import TaskIdentity
 from airflow_mlops.testing.execution_api import DagRunMemory, ExecutionApi
 
-__all__ = ["DagRunMemory", "TaskRun", "run_task", "run_trigger"]
+__all__ = ["DagRunMemory", "TaskRun", "run_task", "run_trigger", "run_turn", "resume_with", "trigger_of"]
 
 
 @dataclass
@@ -72,21 +73,35 @@ def run_task(
     :param resume: a deferred run (``follow=False``) to go on with *event*, the payload of its trigger
     """
     memory = memory or DagRunMemory()
-    _ensure_dag(task, memory)
+    memory.dag_id = _ensure_dag(task, memory.dag_id)
     allowed = int(task.retries or 0) if max_tries is None else max_tries
     api = ExecutionApi(memory, task.task_id, map_index, allowed, should_retry=try_number <= allowed)
     lines: list[str] = []
     if resume is not None:
         assert resume.api is not None
-        _resume_with(api, resume.api.final, {"payload": event})
+        resume_with(api, resume.api.final, {"payload": event})
     run = _run_once(task, api, try_number, lines)
     while follow and run.state == "deferred":
         payload = run_trigger(run.trigger)
-        _resume_with(api, api.final, payload)
+        resume_with(api, api.final, payload)
         deferrals = run.deferrals + 1
         run = _run_once(task, api, try_number, lines)
         run.deferrals = deferrals
     return run
+
+
+def run_turn(task: Any, who: TaskIdentity, address: str, *, try_number: int = 1) -> TaskRun:
+    """Run *task* once, until it ends or defers, with an Execution API at *address* (``execution_api_server``).
+
+    What Airflow knows afterwards is over there: of the answer only state, error and log are filled.
+    """
+    from airflow.sdk.execution_time.supervisor import InProcessTestSupervisor
+
+    _ensure_dag(task, who.dag_id)
+    lines: list[str] = []
+    client = InProcessTestSupervisor._Client(base_url=address, token="", timeout=10)
+    outcome = _turn(task, who, client, try_number, lines)
+    return TaskRun(state=_state(outcome), xcoms={}, error=outcome.error, log="\n".join(lines))
 
 
 def run_trigger(trigger: Any, *, limit: float = 120) -> dict[str, Any]:
@@ -101,15 +116,8 @@ def run_trigger(trigger: Any, *, limit: float = 120) -> dict[str, Any]:
     return {"payload": asyncio.run(first_event())}
 
 
-def _ensure_dag(task: Any, memory: DagRunMemory) -> None:
-    from airflow.sdk import DAG
-
-    if not task.has_dag():
-        DAG(memory.dag_id, schedule=None).add_task(task)
-    memory.dag_id = task.dag_id
-
-
-def _resume_with(api: ExecutionApi, deferred: dict[str, Any], event: dict[str, Any]) -> None:
+def resume_with(api: ExecutionApi, deferred: dict[str, Any], event: dict[str, Any]) -> None:
+    """Let the next turn go on where *deferred* said, with the event of its trigger, as the triggerer does."""
     from airflow.sdk.serde import deserialize, serialize
 
     kwargs = cast("dict[str, Any]", deserialize(deferred.get("next_kwargs") or {}) or {})
@@ -118,29 +126,51 @@ def _resume_with(api: ExecutionApi, deferred: dict[str, Any], event: dict[str, A
     api.final = {}
 
 
-def _run_once(task: Any, api: ExecutionApi, try_number: int, lines: list[str]) -> TaskRun:
-    from airflow.sdk.api.datamodels._generated import TaskInstance
-    from airflow.sdk.execution_time.supervisor import InProcessTestSupervisor, run_task_in_process
+def trigger_of(deferred: dict[str, Any]) -> Any:
+    """Build the trigger that a deferred task waits for, as the triggerer does."""
+    from importlib import import_module
 
-    who = f"{api.memory.dag_id}/{api.memory.run_id}/{api.task_id}/{api.map_index}"
-    instance = TaskInstance(
-        id=uuid.uuid5(uuid.NAMESPACE_URL, who),
-        task_id=api.task_id,
-        dag_id=api.memory.dag_id,
-        run_id=api.memory.run_id,
-        try_number=try_number,
-        dag_version_id=uuid.uuid5(uuid.NAMESPACE_URL, api.memory.dag_id),
-        map_index=api.map_index,
-    )
+    from airflow.sdk.serde import deserialize
+
+    module, _, name = deferred["classpath"].rpartition(".")
+    kwargs = cast("dict[str, Any]", deserialize(deferred.get("trigger_kwargs") or {}) or {})
+    return getattr(import_module(module), name)(**kwargs)
+
+
+def _ensure_dag(task: Any, dag_id: str) -> str:
+    from airflow.sdk import DAG
+
+    if not task.has_dag():
+        DAG(dag_id, schedule=None).add_task(task)
+    return str(task.dag_id)
+
+
+def _run_once(task: Any, api: ExecutionApi, try_number: int, lines: list[str]) -> TaskRun:
+    from airflow.sdk.execution_time.supervisor import InProcessTestSupervisor
+
     client = InProcessTestSupervisor._Client(
         base_url=None, dry_run=True, token="", transport=httpx.MockTransport(api), timeout=10
     )
-    if not api.next_method:
-        for key in [key for key in api.memory.xcoms if key[0] == api.task_id]:
-            del api.memory.xcoms[key]  # Airflow wipes XComs before each new try
+    who = TaskIdentity(api.memory.dag_id, api.memory.run_id, api.task_id, api.map_index)
+    return _task_run(_turn(task, who, client, try_number, lines), api, "\n".join(lines))
+
+
+def _turn(task: Any, who: TaskIdentity, client: Any, try_number: int, lines: list[str]) -> Any:
+    from airflow.sdk.api.datamodels._generated import TaskInstance
+    from airflow.sdk.execution_time.supervisor import run_task_in_process
+
+    name = f"{who.dag_id}/{who.run_id}/{who.task_id}/{who.map_index}"
+    instance = TaskInstance(
+        id=uuid.uuid5(uuid.NAMESPACE_URL, name),
+        task_id=who.task_id,
+        dag_id=who.dag_id,
+        run_id=who.run_id,
+        try_number=try_number,
+        dag_version_id=uuid.uuid5(uuid.NAMESPACE_URL, who.dag_id),
+        map_index=who.map_index,
+    )
     with _captured(lines):
-        outcome = run_task_in_process(instance, _fresh(task), client=client)
-    return _task_run(outcome, api, "\n".join(lines))
+        return run_task_in_process(instance, _fresh(task), client=client)
 
 
 def _fresh(task: Any) -> Any:
@@ -149,13 +179,13 @@ def _fresh(task: Any) -> Any:
 
 
 def _task_run(outcome: Any, api: ExecutionApi, log: str) -> TaskRun:
-    state = str(getattr(outcome.state, "value", outcome.state))
+    state = _state(outcome)
     return TaskRun(
         state=state,
         xcoms={key: value for (task_id, key), value in api.memory.xcoms.items() if task_id == api.task_id},
         error=outcome.error,
         log=log,
-        trigger=_trigger(api.final) if state == "deferred" else None,
+        trigger=trigger_of(api.final) if state == "deferred" else None,
         asset_events=api.final.get("outlet_events") or [],
         skipped_downstream=api.skipped,
         state_store=dict(api.store()),
@@ -163,14 +193,8 @@ def _task_run(outcome: Any, api: ExecutionApi, log: str) -> TaskRun:
     )
 
 
-def _trigger(deferred: dict[str, Any]) -> Any:
-    from importlib import import_module
-
-    from airflow.sdk.serde import deserialize
-
-    module, _, name = deferred["classpath"].rpartition(".")
-    kwargs = cast("dict[str, Any]", deserialize(deferred.get("trigger_kwargs") or {}) or {})
-    return getattr(import_module(module), name)(**kwargs)
+def _state(outcome: Any) -> str:
+    return str(getattr(outcome.state, "value", outcome.state))
 
 
 @contextlib.contextmanager
