@@ -5,18 +5,22 @@ from __future__ import annotations
 import importlib
 import json
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.core.entrypoints import TRAINING_BACKENDS, load_plugin
 from airflow_mlops.hooks.training import TrainingHook
 from airflow_mlops.operators.training import TrainModelOperator
+from airflow_mlops.testing.kubernetes import KubernetesFake, kubernetes_fake
 from airflow_mlops.testing.task_runner import run_task
 from airflow_mlops.testing.training_backend import TrainingBackendContract
+from airflow_mlops.training.backends.kubernetes import KubernetesBackend
 from airflow_mlops.training.backends.local import LocalBackend
-from airflow_mlops.training.contract import TrainingBackend
+from airflow_mlops.training.contract import TrainingBackend, TrainingSpec
 
 EXAMPLE = Path(__file__).parents[1] / "example_plugin"
 
@@ -28,6 +32,27 @@ class TestLocal(TrainingBackendContract):
     def backend(self, tmp_path: Path) -> LocalBackend:
         """Keep jobs in the test's own folder."""
         return LocalBackend(tmp_path / "jobs")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[KubernetesFake]:
+    """Run one cluster for all tests."""
+    with kubernetes_fake() as fake:
+        yield fake
+
+
+class TestKubernetes(TrainingBackendContract):
+    """Jobs of a Kubernetes cluster, through the official client over TLS."""
+
+    @pytest.fixture
+    def backend(self, cluster: KubernetesFake) -> KubernetesBackend:
+        """Get in as Airflow's own connection does."""
+        extra = {"kube_config_path": str(cluster.kubeconfig), "xcom_sidecar_container_image": ""}
+        return KubernetesBackend.from_connection(ConnectionInfo("cluster", extra=extra))
+
+    def spec(self, script: str, **fields: Any) -> TrainingSpec:
+        """Run the script in an image."""
+        return super().spec(script, **{"image": "busybox:1", **fields})
 
 
 @pytest.fixture

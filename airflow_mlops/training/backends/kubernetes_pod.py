@@ -215,4 +215,4 @@ def fetch_command(fetch: Fetch) -> list[str]:
 
 def escaped(text: str) -> str:
     """Return what Kubernetes turns into *text* when it replaces ``$(NAME)`` in commands and variables."""
-    return re.sub(r"\$(?=[$(])", "$$$$", text)
+    return re.sub(r"\$(?=[$(])", "$$", text)

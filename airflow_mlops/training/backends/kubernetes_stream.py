@@ -1,0 +1,121 @@
+"""What the cluster tells by itself about our Jobs: one list and one watch a namespace, answers from memory.
+
+However many jobs wait, a look at them costs no request. A stream that broke says so at the next look, and is of no more
+use. https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from airflow_mlops.core.errors import MlopsError, PlatformUnavailableError
+from airflow_mlops.platforms.kubernetes import JOBS, KubernetesApi, Watch
+from airflow_mlops.platforms.kubernetes_answers import ExpiredError
+from airflow_mlops.training.backends.kubernetes_job import SELECTOR
+from airflow_mlops.training.backends.kubernetes_status import job_status
+from airflow_mlops.training.contract import JobHandle, JobStatus
+
+Json = dict[str, Any]
+
+WATCH_SECONDS = 240
+"""After that the server ends a watch, and the next goes on where it ended."""
+
+
+class JobStream:
+    """Tells about the jobs of any namespace; it begins to watch one when it is first asked about it."""
+
+    def __init__(self, api: KubernetesApi) -> None:
+        self._api = api
+        self._watched: dict[str, _Namespace] = {}
+
+    def observe(self, handles: Iterable[JobHandle]) -> Mapping[JobHandle, JobStatus]:
+        """Return what is known about jobs, without a request.
+
+        :raises PlatformUnavailableError: the stream is broken, or could not be opened
+        """
+        found = {}
+        for handle in handles:
+            namespace, _, name = handle.job_id.rpartition("/")
+            status = self._namespace(namespace or self._api.namespace).status(name)
+            if status is not None:
+                found[handle] = status
+        return found
+
+    def close(self) -> None:
+        """End all watches."""
+        for namespace in self._watched.values():
+            namespace.close()
+
+    def _namespace(self, name: str) -> _Namespace:
+        if name not in self._watched:
+            self._watched[name] = _Namespace(self._api, name)
+        return self._watched[name]
+
+
+class _Namespace:
+    """The Jobs of one namespace as a thread keeps them up to date."""
+
+    def __init__(self, api: KubernetesApi, name: str) -> None:
+        self._api, self._name = api, name
+        self._jobs: dict[str, JobStatus] = {}
+        self._failure = ""
+        self._watch: Watch | None = None
+        self._lock, self._closed = threading.Lock(), False
+        self._version = self._list()
+        self._thread = threading.Thread(target=self._run, name=f"kubernetes-jobs-{name}", daemon=True)
+        self._thread.start()
+
+    def status(self, name: str) -> JobStatus | None:
+        if self._failure:
+            raise PlatformUnavailableError(f"The watch of Jobs in {self._name!r} broke: {self._failure}")
+        return self._jobs.get(name)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            if self._watch is not None:
+                self._watch.close()
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        try:
+            while not self._closed:
+                self._follow()
+        except MlopsError as error:
+            self._failure = str(error)
+        except Exception as error:  # noqa: BLE001 - it is not lost: the next look raises it
+            self._failure = repr(error)
+
+    def _follow(self) -> None:
+        """Read one watch to its end; list again if its version is too old."""
+        try:
+            for event in self._open():
+                self._note(event["type"], event["object"])
+        except ExpiredError:
+            if not self._closed:
+                self._version = self._list()
+
+    def _open(self) -> Iterable[Json]:
+        watch = self._api.watch(JOBS, self._name, labels=SELECTOR, version=self._version, seconds=WATCH_SECONDS)
+        with self._lock:
+            self._watch = watch
+            if self._closed:
+                with contextlib.suppress(OSError):
+                    watch.close()
+        return watch
+
+    def _list(self) -> str:
+        items, version = self._api.list(JOBS, self._name, labels=SELECTOR)
+        self._jobs = {job["metadata"]["name"]: job_status(job) for job in items}
+        return version
+
+    def _note(self, kind: str, job: Json) -> None:
+        metadata = job["metadata"]
+        if kind == "DELETED":
+            self._jobs.pop(metadata["name"], None)
+        elif kind != "BOOKMARK":
+            self._jobs[metadata["name"]] = job_status(job)
+        self._version = metadata["resourceVersion"]
