@@ -1,0 +1,56 @@
+"""The pipeline contract, kept by our backend against the strict fake, for one user and for many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from airflow_mlops.core.entrypoints import PIPELINE_BACKENDS, load_plugin
+from airflow_mlops.testing.kfp import KfpFake, kfp_fake
+from airflow_mlops.testing.kfp.pipelines import shell_pipeline
+from airflow_mlops.testing.pipeline_backend import PipelineBackendContract
+from airflow_mlops.training.contract import PipelineSpec
+from airflow_mlops.training.pipelines.kubeflow import KubeflowPipelines
+
+
+@pytest.fixture(scope="module")
+def one_user() -> Iterator[KfpFake]:
+    """Give a server without namespaces."""
+    with kfp_fake() as fake:
+        yield fake
+
+
+@pytest.fixture(scope="module")
+def many_users() -> Iterator[KfpFake]:
+    """Give a server with namespaces."""
+    with kfp_fake(multi_user=True) as fake:
+        yield fake
+
+
+class TestKubeflow(PipelineBackendContract):
+    """A server for one user."""
+
+    @pytest.fixture
+    def backend(self, one_user: KfpFake) -> KubeflowPipelines:
+        """Use the server."""
+        return KubeflowPipelines.from_connection(one_user.connection())
+
+    def spec(self, script: str, **fields: Any) -> PipelineSpec:
+        """Wrap the script."""
+        return PipelineSpec(shell_pipeline({"only": script}), **fields)
+
+
+class TestKubeflowProfiles(TestKubeflow):
+    """A server on which every user has a namespace."""
+
+    @pytest.fixture
+    def backend(self, many_users: KfpFake) -> KubeflowPipelines:
+        """Use the namespace of one user."""
+        return KubeflowPipelines.from_connection(many_users.connection(namespace="team-a"))
+
+
+def test_our_own_backend_comes_in_by_its_entry_point() -> None:
+    """It is found through the entry points of the installed package."""
+    assert load_plugin(PIPELINE_BACKENDS, "kubeflow") is KubeflowPipelines
