@@ -90,10 +90,10 @@ class KfpRest:
             else:
                 if answer.is_success:
                     return self._read(answer)
-                error = _error(answer, self.address, self.conn_id)
-                throttled = answer.status_code == 429
-                if attempt == ATTEMPTS or not isinstance(error, PlatformUnavailableError) or not (repeat or throttled):
-                    raise error
+                refusal, throttled = _error(answer, self.address, self.conn_id), answer.status_code == 429
+                may_pass = isinstance(refusal, PlatformUnavailableError) and (repeat or throttled)
+                if attempt == ATTEMPTS or not may_pass:
+                    raise refusal
                 pause = max(pause, _retry_after(answer))
             time.sleep(pause)
         raise AssertionError("the last attempt returns or raises")

@@ -1,6 +1,6 @@
 """What every backend must do, whatever its jobs are: the part of the suites that training and pipelines share.
 
-It needs no Airflow. Subclass the suite of the kind: :class:`~airflow_mlops.testing.pipeline_backend.PipelineBackendContract`.
+It needs no Airflow. Subclass the suite of the kind, such as ``PipelineBackendContract``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What every pipeline backend must do: one suite for ours and for strangers'.
 
-Subclass :class:`PipelineBackendContract` in a test module, with a ``backend`` fixture and a ``spec`` method that wraps a
-shell script into a pipeline of one task. It needs no Airflow.
+Subclass :class:`PipelineBackendContract` in a test module, with a ``backend`` fixture and a ``spec`` method that wraps
+a shell script into a pipeline of one task. It needs no Airflow.
 """
 
 from __future__ import annotations
