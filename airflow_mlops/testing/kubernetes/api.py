@@ -55,6 +55,7 @@ class Api:
             raise invalid(kind.name, "", [required("metadata.name: name or generateName is required")])
         _check_rules(kind, item)
         self._admit(kind, None, item)
+        self._store.plants.check_quota(kind, item, self._store.all(kind, request.namespace))
         if "dryRun" in request.query:
             return 201, item
         return 201, self._store.create(kind, item)

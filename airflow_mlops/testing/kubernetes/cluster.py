@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from airflow_mlops.testing.kubernetes.job_controller import JobController, release
-from airflow_mlops.testing.kubernetes.kinds import JOBS, PODS, Controller
+from airflow_mlops.testing.kubernetes.kinds import JOBS, PODS, SECRETS, SERVICES, Controller
 from airflow_mlops.testing.kubernetes.kubelet import Kubelet
 from airflow_mlops.testing.kubernetes.problems import Json, Problem
 from airflow_mlops.testing.kubernetes.store import Change, Store
@@ -97,6 +97,8 @@ class Cluster:
                 jobs.add(_key(change.new))
                 if change.type == "DELETED":
                     self._collect(change.new)
+            if change.type == "DELETED" and change.kind not in {PODS, SECRETS, SERVICES}:
+                self._collect_owned(change.new)
         return jobs, pods
 
     def _index(self, change: Change) -> set[tuple[str, str]]:
@@ -115,6 +117,12 @@ class Cluster:
         """Delete the pods a deleted Job leaves behind."""
         release(self._store, self._pods_of(job))
         self._due.pop(_key(job), None)
+
+    def _collect_owned(self, owner: Json) -> None:
+        """Remove the Secrets and Services of an object that is gone."""
+        for kind in (SECRETS, SERVICES):
+            for item in self._store.owned(kind, owner):
+                self._store.remove(kind, item)
 
     def _pods_of(self, job: Json) -> list[Json]:
         """Return the pods of a Job; the index may know some that were disowned since."""

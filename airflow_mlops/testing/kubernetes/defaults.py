@@ -10,7 +10,7 @@ import datetime
 import secrets
 import uuid
 
-from airflow_mlops.testing.kubernetes.kinds import JOBS, NAMESPACES, PODS, SECRETS, Kind
+from airflow_mlops.testing.kubernetes.kinds import JOBS, NAMESPACES, PODS, SECRETS, SERVICES, Kind
 from airflow_mlops.testing.kubernetes.problems import Json
 
 LETTERS = "bcdfghjklmnpqrstvwxz2456789"
@@ -57,6 +57,8 @@ def _of_kind(kind: Kind, item: Json) -> None:
         item["status"] = {"phase": "Pending", "qosClass": "BestEffort"}
     elif kind == SECRETS:
         _secret(item)
+    elif kind == SERVICES:
+        item["status"] = {"loadBalancer": {}}
     elif kind == NAMESPACES:
         item["status"] = {"phase": "Active"}
     elif not kind.model:
@@ -89,7 +91,7 @@ def pod_spec(spec: Json) -> None:
     for key, value in (defaults | {"terminationGracePeriodSeconds": 30}).items():
         if spec.get(key) is None:
             spec[key] = value
-    for container in spec.get("containers") or []:
+    for container in [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]:
         tag = container.get("image", "").rpartition("/")[2].partition(":")[2] or "latest"
         container.setdefault("imagePullPolicy", "Always" if tag == "latest" else "IfNotPresent")
         container.setdefault("resources", {})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 
 from airflow_mlops.testing.kubernetes.defaults import now, stamp
-from airflow_mlops.testing.kubernetes.kinds import JOBS, PODS, Kind
+from airflow_mlops.testing.kubernetes.kinds import JOBS, PODS, SECRETS, SERVICES, Kind
 from airflow_mlops.testing.kubernetes.problems import Json, Problem, invalid
 from airflow_mlops.testing.kubernetes.requests import Request
 from airflow_mlops.testing.kubernetes.schema import check_model
@@ -63,9 +63,12 @@ class Deletion:
             pod["metadata"].pop("ownerReferences", None)
             pod["metadata"].pop("finalizers", None)
 
-        for pod in self._store.all(PODS, job["metadata"]["namespace"]):
-            if any(owner["uid"] == job["metadata"]["uid"] for owner in pod["metadata"].get("ownerReferences", [])):
-                self._store.change(PODS, pod, disown)
+        def take_away(item: Json) -> None:
+            item["metadata"].pop("ownerReferences", None)
+
+        for kind, alter in ((PODS, disown), (SECRETS, take_away), (SERVICES, take_away)):
+            for item in self._store.owned(kind, job):
+                self._store.change(kind, item, alter)
 
 
 def mark_pod(store: Store, pod: Json, grace: int | None = None) -> None:

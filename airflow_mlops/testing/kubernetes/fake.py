@@ -111,6 +111,15 @@ class KubernetesFake:
         """Leave new pods unscheduled (Pending, with an event) until there is room again."""
         self._cluster.kubelet.is_full = is_full
 
+    def hide_image(self, image: str, is_hidden: bool = True) -> None:
+        """Let new pods wait for an image that cannot be pulled (ErrImagePull, with an event) until it is there."""
+        images = self._store.plants.missing_images
+        (images.add if is_hidden else images.discard)(image)
+
+    def limit(self, kind: Kind, most: int | None, namespace: str = "default") -> None:
+        """Set a quota on the number of Jobs (403 to the client) or Pods (FailedCreate); None takes it away."""
+        self._store.plants.limit(kind, namespace, most)
+
     def preempt(self, pod: str, namespace: str = "default") -> None:
         """Take the node away from a pod: condition DisruptionTarget, then its deletion with its own grace."""
         found = self._store.get(PODS, namespace, pod)

@@ -14,7 +14,7 @@ from airflow_mlops.testing.kubernetes.defaults import COMPLETION_INDEX, TRACKING
 from airflow_mlops.testing.kubernetes.deletion import mark_pod
 from airflow_mlops.testing.kubernetes.events import emit
 from airflow_mlops.testing.kubernetes.kinds import JOBS, PODS
-from airflow_mlops.testing.kubernetes.problems import Json
+from airflow_mlops.testing.kubernetes.problems import Json, Problem
 from airflow_mlops.testing.kubernetes.store import Store
 from airflow_mlops.testing.kubernetes.verdicts import (
     FINAL,
@@ -39,6 +39,7 @@ class JobController:
 
     def __init__(self, store: Store, backoff_seconds: float) -> None:
         self._store = store
+        self._refused: set[tuple[str, str]] = set()
         self._backoff = datetime.timedelta(seconds=backoff_seconds)
         self._resting: dict[str, Moment] = {}
 
@@ -147,12 +148,27 @@ class JobController:
         if missing > 0 and rest > moment:
             return rest
         for _ in range(missing):
-            under_way.append(self._make_pod(job, next_index(job, under_way)))
+            try:
+                under_way.append(self._make_pod(job, next_index(job, under_way)))
+            except Problem as problem:
+                return self._refuse(job, problem, moment)
         return deadline(job)
 
+    def _refuse(self, job: Json, problem: Problem, moment: Moment) -> Moment:
+        """Tell once that a pod could not be made, and try again later."""
+        key = (job["metadata"]["uid"], problem.reason)
+        if key not in self._refused:
+            self._refused.add(key)
+            told = f"Error creating: {problem.message}"
+            emit(self._store, job, "job-controller", "FailedCreate", told, is_warning=True)
+        return moment + self._backoff
+
     def _make_pod(self, job: Json, index: int | None) -> Json:
+        namespace = job["metadata"]["namespace"]
         pod = _pod_of(job, index if job["spec"]["completionMode"] == "Indexed" else None)
-        made = self._store.create(PODS, with_defaults(PODS, pod, job["metadata"]["namespace"]))
+        pod = with_defaults(PODS, pod, namespace)
+        self._store.plants.check_quota(PODS, pod, self._store.all(PODS, namespace))
+        made = self._store.create(PODS, pod)
         emit(self._store, job, "job-controller", "SuccessfulCreate", f"Created pod: {_name(made)}")
         return made
 
@@ -217,5 +233,5 @@ def _add_index(metadata: Json, spec: Json, host: str, index: int) -> None:
     metadata["labels"][COMPLETION_INDEX] = str(index)
     spec["hostname"] = host
     path = {"fieldPath": f"metadata.annotations['{COMPLETION_INDEX}']"}
-    for container in spec["containers"]:
+    for container in [*(spec.get("initContainers") or []), *spec["containers"]]:
         container.setdefault("env", []).append({"name": "JOB_COMPLETION_INDEX", "valueFrom": {"fieldRef": path}})

@@ -1,4 +1,4 @@
-"""The kinds the fake serves: Job, Pod, Event, Secret, Namespace, and the custom ones a test registers."""
+"""The kinds the fake serves: Job, Pod, Event, Secret, Service, Namespace, and the custom ones a test registers."""
 
 from __future__ import annotations
 
@@ -58,8 +58,9 @@ JOBS = Kind("batch", "v1", "jobs", "Job", "V1Job")
 PODS = Kind("", "v1", "pods", "Pod", "V1Pod")
 EVENTS = Kind("", "v1", "events", "Event", "CoreV1Event")
 SECRETS = Kind("", "v1", "secrets", "Secret", "V1Secret")
+SERVICES = Kind("", "v1", "services", "Service", "V1Service")
 NAMESPACES = Kind("", "v1", "namespaces", "Namespace", "V1Namespace", namespaced=False, verbs=("create", "get", "list"))
-BUILT_IN = (JOBS, PODS, EVENTS, SECRETS, NAMESPACES)
+BUILT_IN = (JOBS, PODS, EVENTS, SECRETS, SERVICES, NAMESPACES)
 
 
 def custom_kind(group: str, version: str, plural: str, name: str, schema: Json) -> Kind:

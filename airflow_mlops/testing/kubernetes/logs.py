@@ -26,14 +26,16 @@ def pod_log(store: Store, kubelet: Kubelet, faults: Faults, request: Request) ->
         if request.query.get(key, "").lower() not in {"", "false", "all"}:
             raise not_modelled(f"the log parameter {key}")
     _check_container(pod, request.query.get("container", ""))
-    container = kubelet.containers.get(pod["metadata"]["uid"])
+    name = request.query.get("container") or pod["spec"]["containers"][0]["name"]
+    container = kubelet.container(pod, name)
     if container is None:
         raise Problem("BadRequest", _why_waiting(pod))
     return _written(container, request, faults)
 
 
 def _check_container(pod: Json, name: str) -> None:
-    known = [container["name"] for container in pod["spec"]["containers"]]
+    spec = pod["spec"]
+    known = [container["name"] for container in [*(spec.get("initContainers") or []), *spec["containers"]]]
     if name and name not in known:
         raise Problem("BadRequest", f"container {name} is not valid for pod {pod['metadata']['name']}")
 

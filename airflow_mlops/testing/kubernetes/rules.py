@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from airflow_mlops.testing.kubernetes.kinds import JOBS, NAMESPACES, PODS, Kind
+from airflow_mlops.testing.kubernetes.kinds import JOBS, NAMESPACES, PODS, SERVICES, Kind
 from airflow_mlops.testing.kubernetes.problems import Json, cause, not_modelled, required
 
 DNS_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
@@ -20,7 +20,7 @@ LABEL_VALUE = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
 LABEL_NAME = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
 ACTIONS = {"FailJob", "Ignore", "Count"}
 JOB_NOT_MODELLED = ("backoffLimitPerIndex", "maxFailedIndexes", "successPolicy", "managedBy", "manualSelector")
-POD_NOT_MODELLED = ("initContainers", "ephemeralContainers", "schedulingGates")
+POD_NOT_MODELLED = ("ephemeralContainers", "schedulingGates")
 NOT_NEGATIVE = ("parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished")
 MAX_ANNOTATIONS = 256 * 1024
 
@@ -35,6 +35,8 @@ def broken_rules(kind: Kind, item: Json) -> list[Json]:
         causes += _job(item["spec"])
     if kind == PODS:
         causes += _pod(item["spec"], "spec")
+    if kind == SERVICES:
+        causes += _service(item)
     return causes
 
 
@@ -100,6 +102,9 @@ def _job(spec: Json) -> Iterator[Json]:
     pod = spec["template"].get("spec") or {}
     yield from _labels(spec["template"].get("metadata", {}).get("labels") or {}, "spec.template.metadata.labels")
     yield from _restart_policy(pod, spec)
+    for container in pod.get("initContainers") or []:
+        if container.get("restartPolicy"):
+            raise not_modelled("init containers with a restart policy of their own")
     yield from _pod(pod, "spec.template.spec")
     if spec.get("podFailurePolicy") and spec["podReplacementPolicy"] != "Failed":
         yield _bad("spec.podReplacementPolicy", 'only "Failed" is supported when podFailurePolicy is specified')
@@ -155,8 +160,40 @@ def _pod(spec: Json, field: str) -> Iterator[Json]:
         raise not_modelled(f"restartPolicy {spec['restartPolicy']}")
     if spec.get("restartPolicy") == "OnFailure":
         raise not_modelled("restartPolicy OnFailure")
-    for index, container in enumerate(containers):
-        yield from _container(container, f"{field}.containers[{index}]")
+    yield from _volumes(spec.get("volumes") or [], f"{field}.volumes")
+    for key in ("initContainers", "containers"):
+        for index, container in enumerate(spec.get(key) or []):
+            yield from _container(container, f"{field}.{key}[{index}]")
+            yield from _mounts(container, spec, f"{field}.{key}[{index}].volumeMounts")
+
+
+def _volumes(volumes: list[Json], field: str) -> Iterator[Json]:
+    names = [volume["name"] for volume in volumes]
+    if len(set(names)) < len(names):
+        yield cause("FieldValueDuplicate", field, f"Duplicate value: {names}")
+    for volume in volumes:
+        if set(volume) - {"name"} and not {"emptyDir", "persistentVolumeClaim"} & set(volume):
+            raise not_modelled(f"volumes other than claims and empty folders: {volume['name']}")
+
+
+def _mounts(container: Json, spec: Json, field: str) -> Iterator[Json]:
+    names = {volume["name"] for volume in spec.get("volumes") or []}
+    paths = [mount["mountPath"] for mount in container.get("volumeMounts") or []]
+    for mount in container.get("volumeMounts") or []:
+        if mount["name"] not in names:
+            yield cause("FieldValueNotFound", field, f'Not found: "{mount["name"]}"')
+        if ".." in (mount.get("subPath") or "").split("/"):
+            yield _bad(f"{field}.subPath", "must not contain '..'")
+    if len(set(paths)) < len(paths):
+        yield _bad(f"{field}.mountPath", "must be unique")
+
+
+def _service(item: Json) -> Iterator[Json]:
+    name, spec = item["metadata"]["name"], item.get("spec") or {}
+    if not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name) or len(name) > 63:
+        yield _bad("metadata.name", f'"{name}": a DNS-1035 label must start with a letter')
+    if spec.get("clusterIP") != "None" or spec.get("type", "ClusterIP") != "ClusterIP":
+        raise not_modelled("Services with an address of their own: clusterIP must be None")
 
 
 def _container(container: Json, field: str) -> Iterator[Json]:

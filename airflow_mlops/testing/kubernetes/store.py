@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from airflow_mlops.testing.kubernetes.kinds import Kind
+from airflow_mlops.testing.kubernetes.plants import Plants
 from airflow_mlops.testing.kubernetes.problems import Json, Problem
 
 Key = tuple[str, str]
@@ -34,6 +35,7 @@ class Store:
     def __init__(self) -> None:
         self.changed = threading.Condition(threading.RLock())
         self.version = 1
+        self.plants = Plants()
         self.compacted = 0
         self._compacted_open = 0
         self.history: list[Change] = []
@@ -94,6 +96,16 @@ class Store:
         with self.changed:
             found = self._objects.get(kind, {})
             return [found[key] for key in sorted(found) if not namespace or key[0] == namespace]
+
+    def owned(self, kind: Kind, owner: Json) -> list[Json]:
+        """Return the objects of a kind that belong to *owner*, in its namespace."""
+        metadata = owner["metadata"]
+        found = self.all(kind, metadata.get("namespace", ""))
+        return [
+            item
+            for item in found
+            if any(one["uid"] == metadata["uid"] for one in item["metadata"].get("ownerReferences", []))
+        ]
 
     def after(self, version: int, wait: float, *, is_open: bool = True) -> tuple[list[Change], int]:
         """Return the changes after *version* and the version now, waiting for a change up to *wait* seconds.
