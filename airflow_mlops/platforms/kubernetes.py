@@ -49,9 +49,10 @@ class Kind:
     plural: str
 
     def path(self, namespace: str, name: str = "", subresource: str = "") -> str:
-        """Return the address of one object, or of all in *namespace*."""
+        """Return the address of one object, or of all in *namespace*; without it, of objects of the cluster."""
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-        parts = [part for part in ("namespaces", namespace, self.plural, name, subresource) if part]
+        scope = ("namespaces", namespace) if namespace else ()
+        parts = [part for part in (*scope, self.plural, name, subresource) if part]
         return f"{root}/{'/'.join(quote(part, safe='') for part in parts)}"
 
 

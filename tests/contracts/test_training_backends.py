@@ -16,8 +16,10 @@ from airflow_mlops.core.entrypoints import TRAINING_BACKENDS, load_plugin
 from airflow_mlops.hooks.training import TrainingHook
 from airflow_mlops.operators.training import TrainModelOperator
 from airflow_mlops.testing.kubernetes import KubernetesFake, kubernetes_fake
+from airflow_mlops.testing.kubernetes.trainer import CLUSTER_RUNTIMES, TRAINER_KINDS, training_runtime
 from airflow_mlops.testing.task_runner import run_task
 from airflow_mlops.testing.training_backend import TrainingBackendContract
+from airflow_mlops.training.backends.kubeflow import KubeflowBackend
 from airflow_mlops.training.backends.kubernetes import KubernetesBackend
 from airflow_mlops.training.backends.local import LocalBackend
 from airflow_mlops.training.contract import TrainingBackend, TrainingSpec
@@ -27,6 +29,8 @@ EXAMPLE = Path(__file__).parents[1] / "example_plugin"
 
 class TestLocal(TrainingBackendContract):
     """Processes of this machine."""
+
+    tells_reasons = True
 
     @pytest.fixture
     def backend(self, tmp_path: Path) -> LocalBackend:
@@ -44,6 +48,8 @@ def cluster() -> Iterator[KubernetesFake]:
 class TestKubernetes(TrainingBackendContract):
     """Jobs of a Kubernetes cluster, through the official client over TLS."""
 
+    tells_reasons = True
+
     @pytest.fixture
     def backend(self, cluster: KubernetesFake) -> KubernetesBackend:
         """Get in as Airflow's own connection does."""
@@ -53,6 +59,24 @@ class TestKubernetes(TrainingBackendContract):
     def spec(self, script: str, **fields: Any) -> TrainingSpec:
         """Run the script in an image."""
         return super().spec(script, **{"image": "busybox:1", **fields})
+
+
+@pytest.fixture(scope="module")
+def kubeflow() -> Iterator[KubernetesFake]:
+    """Run one cluster with Kubeflow Trainer for all tests of the module."""
+    with kubernetes_fake(*TRAINER_KINDS) as fake:
+        fake.create(CLUSTER_RUNTIMES, training_runtime())
+        yield fake
+
+
+class TestKubeflow(TrainingBackendContract):
+    """TrainJobs of a cluster."""
+
+    @pytest.fixture
+    def backend(self, kubeflow: KubernetesFake) -> KubeflowBackend:
+        """Get in as any tool does: by the kube config."""
+        extras = {"kube_config_path": str(kubeflow.kubeconfig)}
+        return KubeflowBackend.from_connection(ConnectionInfo("cluster", extra=extras))
 
 
 @pytest.fixture

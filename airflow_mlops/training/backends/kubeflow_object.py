@@ -9,14 +9,18 @@ https://github.com/kubeflow/trainer/blob/v2.3.0/pkg/apis/trainer/v1alpha1/trainj
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from airflow_mlops.core.errors import InvalidSpecError, UnsupportedFeatureError, close_match
+from airflow_mlops.core.identity import TaskIdentity
 from airflow_mlops.core.records import Record
 from airflow_mlops.training import launch
 from airflow_mlops.training.backends import kubernetes_pod as pods
+from airflow_mlops.training.backends.kubeflow_status import is_ours
+from airflow_mlops.training.backends.kubernetes_job import CANCELLED, MANAGED, metadata
 from airflow_mlops.training.backends.kubernetes_volumes import CheckpointPlace, checkpoint_place
 from airflow_mlops.training.contract import TrainingSpec
 
@@ -28,6 +32,14 @@ NODE = "node"
 MANAGER = "airflow-mlops/training"
 LONGEST_NAME = 35
 """JobSet, Job and pods add up to 28 characters to the name, and 63 are allowed."""
+
+_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+ANCESTOR = "trainer.kubeflow.org/trainjob-ancestor-step"
+QUEUE = "kueue.x-k8s.io/queue-name"
+"""Label of what Kueue starts, stops and resumes: https://kueue.sigs.k8s.io/docs/tasks/run/trainjobs/"""
+
+CANCEL = {"metadata": {"annotations": {CANCELLED: "true"}}, "spec": {"suspend": True}}
+"""The patch that stops a TrainJob: its controllers end the pods, and it stays for the record."""
 
 REFUSED = {
     "priority_class": "a TrainJob cannot set it; set priorityClassName in the runtime",
@@ -52,7 +64,8 @@ class TrainerOptions(Record):
     num_proc_per_node: int = 0
 
 
-KINDS = {"ClusterTrainingRuntime": "clustertrainingruntimes", "TrainingRuntime": "trainingruntimes"}
+RUNTIMES = {"ClusterTrainingRuntime": ("clustertrainingruntimes", True), "TrainingRuntime": ("trainingruntimes", False)}
+"""Kinds of runtimes: how their addresses name them, and whether they are the cluster's."""
 
 
 def read_options(
@@ -83,42 +96,47 @@ def _check(backend: str, given: Mapping[str, Any]) -> None:
         if not isinstance(value, type(default)) or isinstance(value, bool):
             raise InvalidSpecError(f"Option {name!r} of {backend!r} is {value!r}, not such as {default!r}.")
     kind = given.get("runtime_kind", TrainerOptions.runtime_kind)
-    if kind not in KINDS:
-        raise InvalidSpecError(f"Option 'runtime_kind' is {kind!r}: give one of {', '.join(KINDS)}.")
+    if kind not in RUNTIMES:
+        raise InvalidSpecError(f"Option 'runtime_kind' is {kind!r}: give one of {', '.join(RUNTIMES)}.")
 
 
 def train_job(
-    spec: TrainingSpec,
-    name: str,
-    options: tuple[TrainerOptions, pods.PodOptions],
-    *,
-    labels: Mapping[str, str],
-    annotations: Mapping[str, str],
-    subdomain: str = "",
+    spec: TrainingSpec, name: str, owner: TaskIdentity, options: tuple[TrainerOptions, pods.PodOptions]
 ) -> Json:
     """Return the TrainJob called *name*.
 
-    :param labels: those by which we know it again; also on its pods
-    :param subdomain: of the runtime's network, if it is not the name of the job
-    :raises InvalidSpecError: the spec cannot be a TrainJob
+    :raises InvalidSpecError: the name or the spec cannot be a TrainJob
     """
-    if len(name) > LONGEST_NAME:
-        raise InvalidSpecError(f"The job name {name!r} is longer than {LONGEST_NAME}: its pods could not be named.")
+    if not _NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+        raise InvalidSpecError(
+            f"The job name {name!r} cannot be a TrainJob. Use at most {LONGEST_NAME} lower-case letters, digits and "
+            "'-', with a letter first: its pods get longer names."
+        )
     own, pod = options
     place = checkpoint_place(spec.checkpoint)
     body: Json = {
         "runtimeRef": {"name": own.runtime, "kind": own.runtime_kind, "apiGroup": API_VERSION.partition("/")[0]},
-        "trainer": _trainer(spec, options, _environment(spec, name, place, subdomain)),
-        "runtimePatches": [_patch(spec, pod, place, labels)],
+        "trainer": _trainer(spec, options, _environment(spec, name, place)),
+        "runtimePatches": [_patch(spec, pod, place)],
     }
     if spec.max_runtime is not None:
         body["activeDeadlineSeconds"] = max(1, math.ceil(spec.max_runtime))
-    metadata = {
-        "name": name,
-        "labels": {**pod.labels, **labels},
-        "annotations": {**pod.annotations, **annotations},
-    }
-    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": body}
+    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata(spec, name, owner, pod), "spec": body}
+
+
+def set_subdomain(train_job: Json, subdomain: str) -> None:
+    """Change the host of node 0 in place, if the runtime gives its nodes a subdomain of its own."""
+    name = train_job["metadata"]["name"]
+    for variable in train_job["spec"]["trainer"]["env"] if subdomain else ():
+        if variable["name"] == launch.MASTER_ADDR and variable["value"] == _master(name, name):
+            variable["value"] = _master(name, subdomain)
+
+
+def is_queued(train_job: Json) -> bool:
+    """Say whether somebody else decides when it runs, and would resume what we suspend."""
+    labels = train_job["metadata"].get("labels") or {}
+    is_suspended_by_others = train_job["spec"].get("suspend") and not is_ours(train_job)
+    return QUEUE in labels or bool(is_suspended_by_others)
 
 
 def _trainer(spec: TrainingSpec, options: tuple[TrainerOptions, pods.PodOptions], env: list[Json]) -> Json:
@@ -136,26 +154,31 @@ def _trainer(spec: TrainingSpec, options: tuple[TrainerOptions, pods.PodOptions]
     return {key: value for key, value in found.items() if value or key == "args"}
 
 
-def _environment(spec: TrainingSpec, name: str, place: CheckpointPlace | None, subdomain: str) -> list[Json]:
+def _environment(spec: TrainingSpec, name: str, place: CheckpointPlace | None) -> list[Json]:
     """Return what the Kubernetes backend says, but for the host of node 0: it has the names that JobSet gives."""
     variables = pods.environment(spec, name, place)
     if spec.nodes == 1:
         return variables
-    master = {"name": launch.MASTER_ADDR, "value": f"{name}-{NODE}-0-0.{subdomain or name}"}
+    master = {"name": launch.MASTER_ADDR, "value": _master(name, name)}
     return [master if one["name"] == launch.MASTER_ADDR else one for one in variables]
 
 
-def _patch(spec: TrainingSpec, pod: pods.PodOptions, place: CheckpointPlace | None, labels: Mapping[str, str]) -> Json:
+def _master(name: str, subdomain: str) -> str:
+    """Return the host of node 0, as JobSet names it."""
+    return f"{name}-{NODE}-0-0.{subdomain}"
+
+
+def _patch(spec: TrainingSpec, pod: pods.PodOptions, place: CheckpointPlace | None) -> Json:
     """Return our patch of the runtime: labels on the pods, and where and with which volumes they run."""
-    metadata: Json = {"labels": {**pod.labels, **labels}}
+    of_pods: Json = {"labels": {**pod.labels, **MANAGED}}
     if pod.annotations:
-        metadata["annotations"] = dict(pod.annotations)
+        of_pods["annotations"] = dict(pod.annotations)
     body: Json = pods.placement(spec, pod)
     if volumes := pods.volumes(pod, place, ()):
         body["volumes"] = volumes
     if mounts := pods.mounts(pod, place, ()):
         body["containers"] = [{"name": NODE, "volumeMounts": mounts}]
-    template: Json = {"metadata": metadata, **({"spec": body} if body else {})}
+    template: Json = {"metadata": of_pods, **({"spec": body} if body else {})}
     job = {"name": NODE, "template": {"spec": {"template": template}}}
     return {"manager": MANAGER, "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [job]}}}}
 
@@ -176,9 +199,6 @@ def refuse_runtime(spec: TrainingSpec, runtime: Json, options: TrainerOptions) -
             "that is taken away would look like a failed program; choose a runtime that has it"
         )
         raise UnsupportedFeatureError("kubeflow", "spot", told)
-
-
-ANCESTOR = "trainer.kubeflow.org/trainjob-ancestor-step"
 
 
 def subdomain_of(runtime: Json) -> str:

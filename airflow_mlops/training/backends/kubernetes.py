@@ -30,6 +30,7 @@ from airflow_mlops.training.backends.kubernetes_status import is_over, job_statu
 from airflow_mlops.training.backends.kubernetes_stream import JobStream
 from airflow_mlops.training.contract import JobHandle, JobState, JobStatus, TrainingResult, TrainingSpec
 from airflow_mlops.training.launch import RUN_ID
+from airflow_mlops.training.output import Output
 
 __all__ = ["KubernetesBackend"]
 
@@ -43,10 +44,16 @@ EXPLAINED = 20
 
 
 class KubernetesBackend:
-    """Runs jobs as Jobs in the namespace of a connection. ``secret_env`` names ``<secret>/<key>`` or a variable."""
+    """Runs jobs as Jobs in the namespace of a connection. ``secret_env`` names ``<secret>/<key>`` or a variable.
+
+    A backend whose jobs are objects of another kind, with pods of their own, inherits from it.
+    """
 
     name: ClassVar[str] = "kubernetes"
     lacks: ClassVar[Mapping[Feature, str]] = {}
+    kind: ClassVar[Kind] = JOBS
+    unclear: ClassVar[tuple[JobState, ...]] = (JobState.PENDING, JobState.FAILED)
+    """States of which the job's own description does not say enough."""
 
     def __init__(self, api: KubernetesApi) -> None:
         self._api = api
@@ -79,9 +86,9 @@ class KubernetesBackend:
     def observe(self, handles: Iterable[JobHandle]) -> Mapping[JobHandle, JobStatus]:
         """Look at one job with a request, at many of a namespace with one list; ask at most 20 of them why."""
         jobs = self._jobs(list(handles))
-        found = {handle: job_status(job) for handle, job in jobs.items()}
-        unclear = [handle for handle, status in found.items() if status.state in (JobState.PENDING, JobState.FAILED)]
-        return found | {handle: explained(self._api, jobs[handle], found[handle]) for handle in unclear[:EXPLAINED]}
+        found = {handle: self._status(job) for handle, job in jobs.items()}
+        unclear = [handle for handle, status in found.items() if status.state in self.unclear]
+        return found | {handle: self._explained(jobs[handle], found[handle]) for handle in unclear[:EXPLAINED]}
 
     def cancel(self, handle: JobHandle) -> None:
         """Mark the Job as cancelled and give it one second; a suspended one, which nobody would end, is deleted."""
@@ -105,22 +112,21 @@ class KubernetesBackend:
         :raises JobFailedError: the report is not what it should be
         """
         namespace, name = self._place(handle)
-        job = self._api.get(JOBS, namespace, name)
-        status = job_status(job)
+        job = self._api.get(self.kind, namespace, name)
+        status = self._status(job)
         if status.state is not JobState.SUCCEEDED:
             raise InvalidSpecError(
                 f"Job {handle.job_id!r} is {status.native!r}: only a job that succeeded has results."
             )
-        output = report(self._api, job)
-        variables = job["spec"]["template"]["spec"]["containers"][0].get("env") or []
-        run_id = next((str(one.get("value", "")) for one in variables if one["name"] == RUN_ID), "")
+        output = self._report(job)
+        run_id = next((str(one.get("value", "")) for one in self._variables(job) if one["name"] == RUN_ID), "")
         data = manifest.read_annotation(job, manifest.DATA)
         versions = {key: DataVersion.from_dict(value) for key, value in data.items()}
         return TrainingResult(handle, output.model_uri, output.metrics, output.run_id or run_id, versions)
 
     def managed(self) -> Iterator[tuple[JobHandle, TaskIdentity]]:
         """Yield every job of ours in the connection's namespace."""
-        for job in self._api.list(JOBS, self._api.namespace, labels=manifest.SELECTOR)[0]:
+        for job in self._api.list(self.kind, self._api.namespace, labels=manifest.SELECTOR)[0]:
             if owner := manifest.read_annotation(job, manifest.OWNER):
                 yield self._handle(job), TaskIdentity.from_dict(owner)
 
@@ -132,8 +138,21 @@ class KubernetesBackend:
     @contextmanager
     def stream(self) -> Iterator[JobStream]:
         """Open a stream, which watches a namespace as soon as it is asked about a job there."""
-        with closing(JobStream(self._api)) as stream:
+        with closing(JobStream(self._api, self.kind, self._status)) as stream:
             yield stream
+
+    def _status(self, job: Json) -> JobStatus:
+        return job_status(job)
+
+    def _explained(self, job: Json, status: JobStatus) -> JobStatus:
+        return explained(self._api, job, status)
+
+    def _report(self, job: Json) -> Output:
+        return report(self._api, job)
+
+    def _variables(self, job: Json) -> list[Json]:
+        """Return the variables of the container that runs the program."""
+        return job["spec"]["template"]["spec"]["containers"][0].get("env") or []
 
     def _same(self, name: str, spec: TrainingSpec) -> Json:
         """Return the Job that has the name already, if it was made for the same spec."""
@@ -168,13 +187,13 @@ class KubernetesBackend:
             if len(names) == 1:
                 jobs = [self._find(namespace, *names)]
             else:
-                jobs = [*self._api.list(JOBS, namespace, labels=manifest.SELECTOR)[0]]
+                jobs = [*self._api.list(self.kind, namespace, labels=manifest.SELECTOR)[0]]
             known |= {(namespace, job["metadata"]["name"]): job for job in jobs if job is not None}
         return {handle: known[place] for handle, place in places.items() if place in known}
 
     def _find(self, namespace: str, name: str) -> Json | None:
         try:
-            return self._api.get(JOBS, namespace, name)
+            return self._api.get(self.kind, namespace, name)
         except NotFoundError:
             return None
 

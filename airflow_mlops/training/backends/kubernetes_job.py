@@ -118,7 +118,8 @@ def read_annotation(job: Json, name: str) -> dict[str, Any]:
 
 def _owned(job: Json) -> Json:
     name, uid = job["metadata"]["name"], job["metadata"]["uid"]
-    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": uid}
+    kind = {"apiVersion": job.get("apiVersion", "batch/v1"), "kind": job.get("kind", "Job")}
+    owner = {**kind, "name": name, "uid": uid}
     return {"name": name, "labels": dict(MANAGED), "ownerReferences": [owner]}
 
 

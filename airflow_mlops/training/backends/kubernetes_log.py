@@ -27,17 +27,18 @@ TAIL_BYTES, TAIL_LINES = 4096, 20
 log = logging.getLogger(__name__)
 
 
-def read_on(api: KubernetesApi, job: Json, pods: list[Json], offset: int) -> tuple[str, int]:
+def read_on(api: KubernetesApi, job: Json, pods: list[Json], offset: int, program: str = CONTAINER) -> tuple[str, int]:
     """Return at most 1 MiB from *offset* on, and the next offset. Half lines wait for their end.
 
     :param pods: those with index 0
+    :param program: the container that runs the program
     """
     age, position = offset >> BYTES, offset & ((1 << BYTES) - 1)
     for pod in sorted(pods, key=lambda pod: _age(job, pod)):
         if _age(job, pod) < age:
             continue
         start = position if _age(job, pod) == age else 0
-        text, end = _piece(api, pod, start)
+        text, end = _piece(api, pod, start, program)
         if text:
             return text, (_age(job, pod) << BYTES) + end
         if pod["status"].get("phase") not in ("Succeeded", "Failed"):
@@ -56,11 +57,11 @@ def last_lines(api: KubernetesApi, pod: Json, container: str) -> str:
     return tail.decode(errors="replace").rstrip("\n")
 
 
-def _piece(api: KubernetesApi, pod: Json, start: int) -> tuple[str, int]:
+def _piece(api: KubernetesApi, pod: Json, start: int, program: str) -> tuple[str, int]:
     try:
-        found, total = _bytes(api, pod, start)
+        found, total = _bytes(api, pod, start, program)
         if 0 < total < start:  # it was rotated: this is another file
-            found, start = _bytes(api, pod, 0)[0], 0
+            found, start = _bytes(api, pod, 0, program)[0], 0
     except InvalidSpecError:  # it has not started, or is gone
         return "", start
     except MlopsError as error:
@@ -72,10 +73,10 @@ def _piece(api: KubernetesApi, pod: Json, start: int) -> tuple[str, int]:
     return found.decode(errors="replace"), start + len(found)
 
 
-def _bytes(api: KubernetesApi, pod: Json, start: int) -> tuple[bytes, int]:
+def _bytes(api: KubernetesApi, pod: Json, start: int, program: str) -> tuple[bytes, int]:
     """Return at most 1 MiB from byte *start* on, and how many bytes were read to get there."""
     found, total = b"", 0
-    with closing(api.log(*_place(pod), CONTAINER)) as pieces:
+    with closing(api.log(*_place(pod), program)) as pieces:
         for piece in pieces:
             found += piece[max(0, start - total) :]
             total += len(piece)

@@ -28,15 +28,18 @@ LONGEST_REPORT = 4096
 """Bytes of a report that Kubernetes keeps."""
 
 
-def explained(api: KubernetesApi, job: Json, status: JobStatus) -> JobStatus:
-    """Return the status of a pending or failed Job with what its pods and events say about it."""
+def explained(api: KubernetesApi, job: Json, status: JobStatus, program: str = CONTAINER) -> JobStatus:
+    """Return the status of a pending or failed Job with what its pods and events say about it.
+
+    :param program: the container that runs the program
+    """
     try:
-        return _pending(api, job, status) if status.state is JobState.PENDING else _failed(api, job, status)
+        return _pending(api, job, status) if status.state is JobState.PENDING else _failed(api, job, status, program)
     except InvalidSpecError as error:  # a right is missing, or the pod went away: what is known is known
         return replace(status, detail=f"{status.detail} (its pods cannot be read: {error})".strip())
 
 
-def report(api: KubernetesApi, job: Json) -> Output:
+def report(api: KubernetesApi, job: Json, program: str = CONTAINER) -> Output:
     """Return what the pod with index 0 reported; nothing when it reported nothing.
 
     :raises NotFoundError: the pod is gone
@@ -46,7 +49,7 @@ def report(api: KubernetesApi, job: Json) -> Output:
     for pod in first_pods(api, job):
         for container in pod["status"].get("containerStatuses") or []:
             ended = (container.get("state") or {}).get("terminated")
-            if pod["status"].get("phase") == "Succeeded" and container["name"] == CONTAINER and ended:
+            if pod["status"].get("phase") == "Succeeded" and container["name"] == program and ended:
                 return _read(str(ended.get("message") or ""), name)
     raise NotFoundError(
         f"Job {name!r} succeeded, but its pod with index 0 is gone and with it what it reported. Clear the task to "
@@ -56,7 +59,7 @@ def report(api: KubernetesApi, job: Json) -> Output:
 
 def first_pods(api: KubernetesApi, job: Json) -> list[Json]:
     """Return the pods with index 0: one, and those that it replaced."""
-    return _pods(api, job, f",{INDEX}=0")
+    return pods_of(api, job, f",{INDEX}=0")
 
 
 def _read(text: str, name: str) -> Output:
@@ -76,12 +79,12 @@ def _read(text: str, name: str) -> Output:
 def _pending(api: KubernetesApi, job: Json, status: JobStatus) -> JobStatus:
     if status.native == "Suspended":
         return replace(status, detail="it is suspended, as a queue does with a Job whose turn has not come")
-    pods = _pods(api, job)
+    pods = pods_of(api, job)
     return replace(status, detail=why_pending(pods, _events(api, pods[0] if pods else job)))
 
 
-def _failed(api: KubernetesApi, job: Json, status: JobStatus) -> JobStatus:
-    pods = _pods(api, job)
+def _failed(api: KubernetesApi, job: Json, status: JobStatus, program: str) -> JobStatus:
+    pods = pods_of(api, job)
     pod = culprit(pods)
     if status.reason is not FailureReason.NONE or pod is None:
         events = _events(api, job)
@@ -90,12 +93,13 @@ def _failed(api: KubernetesApi, job: Json, status: JobStatus) -> JobStatus:
             status = replace(status, reason=FailureReason.QUOTA)
         told = [text for text in warnings(events) if status.native not in text]
         return replace(status, detail="; ".join([status.detail, *told]))
-    container = terminated(pod)[0] or CONTAINER
+    container = terminated(pod)[0] or program
     detail = why_failed(pod, last_lines(api, pod, container), _events(api, pod))
     return replace(status, detail=detail, reason=failure_reason(pod))
 
 
-def _pods(api: KubernetesApi, job: Json, more: str = "") -> list[Json]:
+def pods_of(api: KubernetesApi, job: Json, more: str = "") -> list[Json]:
+    """Return the pods of a Job, oldest first. *more* narrows the selector of labels."""
     metadata = job["metadata"]
     found = api.list(PODS, metadata["namespace"], labels=f"{JOB_NAME}={metadata['name']}{more}")[0]
     own = [pod for pod in found if _belongs(pod, metadata["uid"])]

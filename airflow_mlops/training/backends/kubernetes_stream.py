@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from airflow_mlops.core.errors import MlopsError, PlatformUnavailableError
-from airflow_mlops.platforms.kubernetes import JOBS, KubernetesApi, Watch
+from airflow_mlops.platforms.kubernetes import Kind, KubernetesApi, Watch
 from airflow_mlops.platforms.kubernetes_answers import ExpiredError
 from airflow_mlops.training.backends.kubernetes_job import SELECTOR
-from airflow_mlops.training.backends.kubernetes_status import job_status
 from airflow_mlops.training.contract import JobHandle, JobStatus
 
 Json = dict[str, Any]
@@ -25,10 +24,14 @@ WATCH_SECONDS = 240
 
 
 class JobStream:
-    """Tells about the jobs of any namespace; it begins to watch one when it is first asked about it."""
+    """Tells about the jobs of any namespace; it begins to watch one when it is first asked about it.
 
-    def __init__(self, api: KubernetesApi) -> None:
-        self._api = api
+    :param kind: the objects that are jobs
+    :param status: reads the status of one
+    """
+
+    def __init__(self, api: KubernetesApi, kind: Kind, status: Callable[[Json], JobStatus]) -> None:
+        self._api, self._kind, self._status = api, kind, status
         self._watched: dict[str, _Namespace] = {}
 
     def observe(self, handles: Iterable[JobHandle]) -> Mapping[JobHandle, JobStatus]:
@@ -51,26 +54,26 @@ class JobStream:
 
     def _namespace(self, name: str) -> _Namespace:
         if name not in self._watched:
-            self._watched[name] = _Namespace(self._api, name)
+            self._watched[name] = _Namespace(self._api, name, self._kind, self._status)
         return self._watched[name]
 
 
 class _Namespace:
     """The Jobs of one namespace as a thread keeps them up to date."""
 
-    def __init__(self, api: KubernetesApi, name: str) -> None:
-        self._api, self._name = api, name
+    def __init__(self, api: KubernetesApi, name: str, kind: Kind, status: Callable[[Json], JobStatus]) -> None:
+        self._api, self._name, self._kind, self._read = api, name, kind, status
         self._jobs: dict[str, JobStatus] = {}
         self._failure = ""
         self._watch: Watch | None = None
         self._lock, self._closed = threading.Lock(), False
         self._version = self._list()
-        self._thread = threading.Thread(target=self._run, name=f"kubernetes-jobs-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"kubernetes-{kind.plural}-{name}", daemon=True)
         self._thread.start()
 
     def status(self, name: str) -> JobStatus | None:
         if self._failure:
-            raise PlatformUnavailableError(f"The watch of Jobs in {self._name!r} broke: {self._failure}")
+            raise PlatformUnavailableError(f"The watch of {self._kind.plural} in {self._name!r} broke: {self._failure}")
         return self._jobs.get(name)
 
     def close(self) -> None:
@@ -99,7 +102,7 @@ class _Namespace:
                 self._version = self._list()
 
     def _open(self) -> Iterable[Json]:
-        watch = self._api.watch(JOBS, self._name, labels=SELECTOR, version=self._version, seconds=WATCH_SECONDS)
+        watch = self._api.watch(self._kind, self._name, labels=SELECTOR, version=self._version, seconds=WATCH_SECONDS)
         with self._lock:
             self._watch = watch
             if self._closed:
@@ -108,8 +111,8 @@ class _Namespace:
         return watch
 
     def _list(self) -> str:
-        items, version = self._api.list(JOBS, self._name, labels=SELECTOR)
-        self._jobs = {job["metadata"]["name"]: job_status(job) for job in items}
+        items, version = self._api.list(self._kind, self._name, labels=SELECTOR)
+        self._jobs = {job["metadata"]["name"]: self._read(job) for job in items}
         return version
 
     def _note(self, kind: str, job: Json) -> None:
@@ -117,5 +120,5 @@ class _Namespace:
         if kind == "DELETED":
             self._jobs.pop(metadata["name"], None)
         elif kind != "BOOKMARK":
-            self._jobs[metadata["name"]] = job_status(job)
+            self._jobs[metadata["name"]] = self._read(job)
         self._version = metadata["resourceVersion"]

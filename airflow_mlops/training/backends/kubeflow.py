@@ -1,0 +1,181 @@
+"""Training jobs as TrainJobs of Kubeflow Trainer: exactly one a name, on a runtime that the cluster offers.
+
+What a TrainJob cannot carry is refused by name. It must never take for a failed program what was a node taken away, nor
+call a job stopped while a pod of it lives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Self
+
+from airflow_mlops.core.connection import ConnectionInfo
+from airflow_mlops.core.errors import ConflictError, InvalidSpecError, NotFoundError
+from airflow_mlops.core.features import Feature
+from airflow_mlops.core.identity import TaskIdentity
+from airflow_mlops.platforms.kubernetes import EVENTS, JOBS, SECRETS, Kind, KubernetesApi
+from airflow_mlops.training.backends import kubeflow_object as manifest
+from airflow_mlops.training.backends.kubeflow_status import is_over, is_preempted, train_job_status
+from airflow_mlops.training.backends.kubernetes import KubernetesBackend, worker_values
+from airflow_mlops.training.backends.kubernetes_job import secret_body
+from airflow_mlops.training.backends.kubernetes_log import read_on
+from airflow_mlops.training.backends.kubernetes_look import explained, first_pods, pods_of, report
+from airflow_mlops.training.backends.kubernetes_reasons import culprit, why_pending
+from airflow_mlops.training.backends.kubernetes_status import condition, told
+from airflow_mlops.training.contract import JobHandle, JobState, JobStatus, TrainingSpec
+from airflow_mlops.training.output import Output
+
+__all__ = ["KubeflowBackend"]
+
+Json = dict[str, Any]
+
+TRAIN_JOBS = Kind("trainer.kubeflow.org", "v1alpha1", "trainjobs")
+DEFAULTS = ("runtime", "runtime_kind")
+"""Extras of the connection that are defaults of the options of the same name."""
+
+
+class KubeflowBackend(KubernetesBackend):
+    """Runs jobs as TrainJobs in the namespace of a connection. What becomes of their pods is told by the Job below."""
+
+    name: ClassVar[str] = "kubeflow"
+    lacks: ClassVar[Mapping[Feature, str]] = {}
+    kind: ClassVar[Kind] = TRAIN_JOBS
+    unclear: ClassVar[tuple[JobState, ...]] = (JobState.CANCELLED, JobState.PENDING, JobState.FAILED)
+
+    @classmethod
+    def from_connection(cls, info: ConnectionInfo) -> Self:
+        """Build it from a connection; nothing is asked yet."""
+        return cls(KubernetesApi(info, DEFAULTS))
+
+    def submit(self, spec: TrainingSpec, *, name: str, owner: TaskIdentity) -> JobHandle:
+        """Make the TrainJob called *name*, or find it, and then the Secret that belongs to it.
+
+        :raises UnsupportedFeatureError: a TrainJob, or this runtime, cannot do what the spec asks for
+        """
+        options = manifest.read_options(self.name, spec.options, self._api.further)
+        body, values = manifest.train_job(spec, name, owner, options), worker_values(spec)
+        train_job = self._made(spec, body, options[0])
+        if values and not is_over(train_job):
+            self._put(SECRETS, secret_body(train_job, values))
+        return self._handle(train_job)
+
+    def cancel(self, handle: JobHandle) -> None:
+        """Mark the TrainJob as cancelled and suspend it; one that somebody else would resume is deleted."""
+        namespace, name = self._place(handle)
+        train_job = self._find(namespace, name)
+        if train_job is None or is_over(train_job):
+            return
+        try:
+            if manifest.is_queued(train_job):
+                self._api.delete(TRAIN_JOBS, namespace, name, uid=train_job["metadata"]["uid"])
+            else:
+                self._api.patch(TRAIN_JOBS, namespace, name, manifest.CANCEL)
+        except NotFoundError:
+            return
+
+    def read_log(self, handle: JobHandle, offset: int) -> tuple[str, int]:
+        """Return what node 0 printed from *offset* on, and the offset to go on from."""
+        train_job = self._find(*self._place(handle))
+        job = None if train_job is None else self._job(train_job)
+        return (
+            ("", offset) if job is None else read_on(self._api, job, first_pods(self._api, job), offset, manifest.NODE)
+        )
+
+    def _made(self, spec: TrainingSpec, body: Json, options: manifest.TrainerOptions) -> Json:
+        """Return the TrainJob, which is made unless it is there. The runtime is only asked for a new one."""
+        name, namespace = body["metadata"]["name"], self._api.namespace
+        if self._find(namespace, name) is not None:
+            return self._same(name, spec)
+        runtime = self._runtime(spec, options)
+        if runtime is not None:
+            manifest.refuse_runtime(spec, runtime, options)
+            manifest.set_subdomain(body, manifest.subdomain_of(runtime))
+        try:
+            return self._api.create(TRAIN_JOBS, namespace, body)
+        except ConflictError:
+            return self._same(name, spec)
+
+    def _runtime(self, spec: TrainingSpec, options: manifest.TrainerOptions) -> Json | None:
+        """Return the runtime, or ``None`` if it may not be read and the spec does not depend on it.
+
+        :raises NotFoundError: there is none of that name
+        """
+        plural, is_of_cluster = manifest.RUNTIMES[options.runtime_kind]
+        namespace = "" if is_of_cluster else self._api.namespace
+        try:
+            return self._api.get(Kind(TRAIN_JOBS.group, TRAIN_JOBS.version, plural), namespace, options.runtime)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"There is no {options.runtime_kind} {options.runtime!r}: {error} Set the option 'runtime', or "
+                "'runtime_kind', or the extra of that name, or have Kubeflow Trainer and its runtimes installed."
+            ) from error
+        except InvalidSpecError:
+            if spec.spot:
+                raise
+            return None
+
+    def _status(self, job: Json) -> JobStatus:
+        return train_job_status(job)
+
+    def _explained(self, job: Json, status: JobStatus) -> JobStatus:
+        """Return the status with what the Job below and its pods say; only they know preemption and a full stop."""
+        try:
+            below = self._job(job)
+            if status.state is JobState.CANCELLED:
+                return self._stopped(below, status)
+            if below is None:
+                return self._unmade(job, status)
+            if status.state is JobState.FAILED and self._is_preempted(below):
+                return replace(
+                    status, state=JobState.PREEMPTED, native="Preempted", detail=told(below) or status.detail
+                )
+            return explained(self._api, below, status, manifest.NODE)
+        except InvalidSpecError as error:  # a right is missing, or the pod went away: what is known is known
+            return replace(status, detail=f"{status.detail} (its pods cannot be read: {error})".strip())
+
+    def _stopped(self, below: Json | None, status: JobStatus) -> JobStatus:
+        """Return CANCELLED only when no pod is left that may still run."""
+        if below is None:
+            return status
+        is_ordered = bool(below["spec"].get("suspend") or condition(below, "Complete") or condition(below, "Failed"))
+        pods = [pod for pod in pods_of(self._api, below) if pod["status"].get("phase") not in ("Succeeded", "Failed")]
+        if is_ordered and not pods:
+            return status
+        return replace(status, state=JobState.RUNNING, native="Suspending", detail=f"{len(pods)} pods are being ended")
+
+    def _unmade(self, train_job: Json, status: JobStatus) -> JobStatus:
+        """Return why there is no Job: none could be made, or it was deleted with the deadline."""
+        if status.state is not JobState.PENDING or status.native == "Suspended":
+            return status
+        metadata = train_job["metadata"]
+        selector = f"involvedObject.uid={metadata['uid']}"
+        return replace(
+            status, detail=why_pending([], self._api.list(EVENTS, metadata["namespace"], fields=selector)[0])
+        )
+
+    def _is_preempted(self, below: Json) -> bool:
+        if is_preempted(below):
+            return True
+        first = culprit(pods_of(self._api, below))
+        return first is not None and bool(condition(first, "DisruptionTarget"))
+
+    def _report(self, job: Json) -> Output:
+        below = self._job(job)
+        if below is None:
+            raise NotFoundError(
+                f"TrainJob {job['metadata']['name']!r} succeeded, but its Job is gone and with it what it reported."
+            )
+        return report(self._api, below, manifest.NODE)
+
+    def _variables(self, job: Json) -> list[Json]:
+        return job["spec"]["trainer"].get("env") or []
+
+    def _job(self, train_job: Json) -> Json | None:
+        """Return the Job of the nodes, unless it is that of an older TrainJob of the same name."""
+        metadata = train_job["metadata"]
+        try:
+            found = self._api.get(JOBS, metadata["namespace"], f"{metadata['name']}-{manifest.NODE}-0")
+        except NotFoundError:
+            return None
+        return found if found["metadata"]["creationTimestamp"] >= metadata["creationTimestamp"] else None
