@@ -17,6 +17,7 @@ from airflow_mlops.core.errors import ConflictError, InvalidSpecError, Unsupport
 from airflow_mlops.core.features import Feature
 from airflow_mlops.core.identity import TaskIdentity
 from airflow_mlops.training.contract import (
+    FailureReason,
     HasLog,
     JobHandle,
     JobState,
@@ -25,6 +26,7 @@ from airflow_mlops.training.contract import (
     TrainingBackend,
     TrainingSpec,
 )
+from airflow_mlops.training.look import Observer, Streams
 
 OWNER = TaskIdentity("contract", "run", "train")
 
@@ -40,12 +42,12 @@ ASKING: dict[Feature, dict[str, Any]] = {
 """For each optional ability, the fields that ask for it."""
 
 
-def wait_for(backend: TrainingBackend, handle: JobHandle, done: Callable[[JobStatus], bool], limit: float) -> JobStatus:
+def wait_for(backend: Observer, handle: JobHandle, done: Callable[[JobStatus], bool], limit: float) -> JobStatus:
     """Look until the job is as wanted; fail with its last status after *limit* seconds."""
     end = time.monotonic() + limit
     while True:
-        status = backend.observe([handle])[handle]
-        if done(status):
+        status = backend.observe([handle]).get(handle)
+        if status is not None and done(status):
             return status
         assert time.monotonic() < end, f"{handle} is still {status}"
         time.sleep(0.05)
@@ -56,6 +58,9 @@ class TrainingBackendContract:
 
     limit = 30.0
     """Seconds a job that does next to nothing may take."""
+
+    tells_reasons = False
+    """Whether the platform tells an exit code apart from its own faults. One that does must say so of every failure."""
 
     @pytest.fixture
     def backend(self) -> TrainingBackend:
@@ -98,6 +103,7 @@ class TrainingBackendContract:
         status = wait_for(backend, handle, lambda found: found.state.terminal, self.limit)
         assert status.state is JobState.FAILED
         assert "41" in status.detail
+        assert status.reason in {FailureReason.USER_CODE} | (set() if self.tells_reasons else {FailureReason.NONE})
         with pytest.raises(InvalidSpecError, match=name):
             backend.collect(handle)
 
@@ -190,3 +196,30 @@ class TrainingBackendContract:
         text, offset = backend.read_log(handle, 0)
         assert text.split("\n")[0] == f"{name} hello a b --lr 0.5 --on true"
         assert backend.read_log(handle, offset) == ("", offset)
+
+    def test_a_stream_tells_what_a_look_tells(self, backend: TrainingBackend, sleeper: JobHandle, name: str) -> None:
+        """A stream sees jobs from before it was opened and from after, through to their ends, with the same states."""
+        if not isinstance(backend, Streams):
+            pytest.skip(f"{backend.name} has no stream")
+        unknown = replace(sleeper, job_id=f"{sleeper.job_id}-unknown")
+        with backend.stream() as stream:
+            assert stream.observe([sleeper, unknown])[sleeper].state is JobState.RUNNING
+            good = backend.submit(self.spec("true"), name=f"{name}-good", owner=OWNER)
+            bad = backend.submit(self.spec("exit 3"), name=f"{name}-bad", owner=OWNER)
+            backend.cancel(sleeper)
+            jobs = [good, bad, sleeper]
+            ended = [wait_for(stream, job, lambda found: found.state.terminal, self.limit).state for job in jobs]
+            looked = backend.observe(jobs)
+            assert ended == [looked[job].state for job in jobs]
+            assert ended == [JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED]
+            assert unknown not in stream.observe([unknown])
+
+    def test_a_stream_can_be_opened_again(self, backend: TrainingBackend, sleeper: JobHandle) -> None:
+        """Leaving a stream ends it within seconds; another one tells the same."""
+        if not isinstance(backend, Streams):
+            pytest.skip(f"{backend.name} has no stream")
+        for _ in range(2):
+            with backend.stream() as stream:
+                assert stream.observe([sleeper])[sleeper].state is JobState.RUNNING
+                began = time.monotonic()
+            assert time.monotonic() - began < 5

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from airflow_mlops.core.identity import TaskIdentity
 from airflow_mlops.training.backends import local_runner as runner
-from airflow_mlops.training.contract import JobState, JobStatus
+from airflow_mlops.training.contract import FailureReason, JobState, JobStatus
 from airflow_mlops.training.output import Output
 
 STATES = {
@@ -35,6 +35,15 @@ STATES = {
     "rebooted": JobState.PREEMPTED,  # the machine started anew while it ran
 }
 """The words of this backend and what they mean. Any other word is UNKNOWN."""
+
+REASONS = {
+    "failed": FailureReason.USER_CODE,
+    "killed": FailureReason.USER_CODE,  # SIGKILL may mean that memory ran out, and need not
+    "not_started": FailureReason.USER_CODE,
+    "timed_out": FailureReason.TIMEOUT,
+    "vanished": FailureReason.PLATFORM,
+}
+"""What kind of failure each word for a failed job is."""
 
 TAIL_BYTES, TAIL_LINES = 4096, 20
 CHUNK = 1 << 20
@@ -104,7 +113,7 @@ class JobFolder:
         """Return the job's state with the reason for a bad end."""
         word = self.word()
         state = STATES.get(word, JobState.UNKNOWN)
-        return JobStatus(state, word, self._detail(word))
+        return JobStatus(state, word, self._detail(word), reason=REASONS.get(word, FailureReason.NONE))
 
     def _detail(self, word: str) -> str:
         if STATES.get(word) not in (JobState.FAILED, JobState.PREEMPTED):
