@@ -22,7 +22,23 @@ def get_provider_info() -> dict[str, Any]:
             "airflow_mlops.links.training.TrackingRunLink",
             "airflow_mlops.links.deployment.EndpointLink",
         ],
-        "config": {"mlops": {"description": "The page MLOps of the Airflow UI.", "options": _page_options()}},
+        "task-decorators": [{"name": "train", "class-name": "airflow_mlops.decorators.train.train_task"}],
+        "config": {
+            "mlops": {
+                "description": "Who this Airflow is to its platforms, and the page MLOps of its UI.",
+                "options": {**_identity_options(), **_page_options()},
+            }
+        },
+    }
+
+
+def _identity_options() -> dict[str, Any]:
+    return {
+        "deployment_id": _option(
+            "",
+            "Name of this Airflow on the platforms its jobs run on. Two that share a platform need two names: by it a "
+            "job's name differs, and the janitor knows which jobs are its own.",
+        ),
     }
 
 

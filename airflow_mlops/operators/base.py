@@ -32,10 +32,18 @@ class MlopsOperator(BaseOperator):
         super().__init__(**kwargs)
 
 
+def deployment_id() -> str:
+    """Return the name of this Airflow on shared platforms: option ``[mlops] deployment_id``, empty if it is not set."""
+    from airflow.sdk.configuration import conf
+
+    return str(conf.get("mlops", "deployment_id", fallback="")).strip()
+
+
 def task_identity(context: Context) -> TaskIdentity:
-    """Return which task this is, the same on every try."""
+    """Return which task of which Airflow this is, the same on every try."""
     ti = context["ti"]
-    return TaskIdentity(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index)
+    map_index = -1 if ti.map_index is None else ti.map_index
+    return TaskIdentity(ti.dag_id, ti.run_id, ti.task_id, map_index, deployment_id())
 
 
 def airflow_tags(context: Context) -> dict[str, str]:

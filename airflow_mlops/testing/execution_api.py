@@ -26,6 +26,7 @@ class DagRunMemory:
     :param xcoms: (task id, key) -> value
     :param state_store: (task id, map index) -> key -> value; survives retries and clears
     :param consumed: asset events that triggered the run, as ``{"uri", "name", "extra"}``
+    :param task_states: (dag id, run id, task id, map index) -> state of every task instance that this Airflow has
     """
 
     dag_id: str = "test_dag"
@@ -34,6 +35,7 @@ class DagRunMemory:
     xcoms: dict[tuple[str, str], Any] = field(default_factory=dict)
     state_store: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
     consumed: list[dict[str, Any]] = field(default_factory=list)
+    task_states: dict[tuple[str, str, str, int], str | None] = field(default_factory=dict)
 
     def dag_run(self) -> dict[str, Any]:
         """Return the run as the API describes it: triggered by hand, so without a logical date."""
@@ -173,6 +175,17 @@ class ExecutionApi:
         self.store().clear()
         return httpx.Response(204)
 
+    def states(self, request: httpx.Request) -> httpx.Response:
+        """Return states of task instances as the server does: of a mapped task under ``<task id>_<index>``."""
+        asked = request.url.params
+        tasks, runs, index = asked.get_list("task_ids"), asked.get_list("run_ids"), asked.get("map_index")
+        found: dict[str, dict[str, str | None]] = {}
+        for (dag_id, run_id, task_id, map_index), state in self.memory.task_states.items():
+            wanted = dag_id == asked["dag_id"] and (not tasks or task_id in tasks) and (not runs or run_id in runs)
+            if wanted and index in (None, str(map_index)):
+                found.setdefault(run_id, {})[task_id if map_index < 0 else f"{task_id}_{map_index}"] = state
+        return httpx.Response(200, json={"task_states": found})
+
     def missing(self, request: httpx.Request) -> httpx.Response:
         """Know no connection and no variable: they come from the environment."""
         return _missing(request.url.path)
@@ -187,6 +200,7 @@ _ROUTES: list[tuple[str, str, Callable[..., httpx.Response]]] = [
     ("PATCH", rf"{_TI}/run", ExecutionApi.run),
     ("PATCH", rf"{_TI}/state", ExecutionApi.state),
     ("PATCH", rf"{_TI}/skip-downstream", ExecutionApi.skip_downstream),
+    ("GET", r"task-instances/states", ExecutionApi.states),
     ("PUT", rf"{_TI}/heartbeat", ExecutionApi.no_content),
     ("PUT", rf"{_TI}/rtif", ExecutionApi.no_content),
     ("PATCH", rf"{_TI}/rendered-map-index", ExecutionApi.no_content),

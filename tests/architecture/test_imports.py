@@ -14,7 +14,7 @@ import airflow_mlops
 
 HEAVY = ["mlflow", "dvc", "great_expectations", "pandas", "numpy", "pyarrow", "duckdb", "sklearn", "scipy", "boto3"]
 HEAVY += ["google.cloud", "azure", "kubernetes", "fastapi", "starlette", "uvicorn"]
-SURFACE = ["operators", "hooks", "triggers", "links"]
+SURFACE = ["decorators", "operators", "hooks", "triggers", "links"]
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -1,0 +1,1 @@
+"""Task decorators, one module per capability: `@task.train`."""
