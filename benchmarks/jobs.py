@@ -1,136 +1,167 @@
-"""A thousand deferred jobs in one event loop: our shared watcher beside a loop that asks for each job by itself.
+"""A thousand deferred jobs in one triggerer: our trigger beside the official KubernetesJobOperator's, in one run.
 
 Usage: ``python benchmarks/jobs.py [seconds]``. Prints one JSON line a figure: name, ours, theirs, ratio, goal, unit.
-The platform is a small HTTP server in a process of its own with a page for each job and one for all; both sides use
-the same client, ask every ten seconds and make their calls in threads. The loop is what a trigger for each job does:
-ask, sleep, ask again. Processor time is that of the waiting process alone.
+The cluster is the strict API server of ``airflow_mlops.testing.kubernetes`` in a process of its own, with 1,000 Jobs;
+each side is a process with one event loop in which 1,000 real triggers wait with a ``poll_interval`` of ten seconds.
+Calls are counted by the cluster. Processor time and memory are those of the waiting process alone. Latency is the time
+from the moment a Job's status says Complete to the trigger's event, for 100 Jobs that end one after the other.
+
+The cluster is one Python process: it cannot answer as fast as the official trigger asks. That keeps its calls and its
+processor time lower than they would be, and its latency higher.
 """
 
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import multiprocessing
-import random
+import os
 import sys
+import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
-import httpx
-
-from airflow_mlops.training.contract import JobHandle, JobState, JobStatus
-from airflow_mlops.training.watch import Place, watch
-from airflow_mlops.training.watch_rules import Pace
-
-JOBS = 1000
-INTERVAL = 10.0
-RUNNING = {"state": "running", "native": "RUNNING", "detail": "", "created": "2026-01-01T00:00:00Z", "owner": "x" * 40}
+JOBS, ENDING, INTERVAL, GIVE_UP = 1000, 100, 10.0, 60.0
 
 
-class Platform(BaseHTTPRequestHandler):
-    """Answers ``/jobs`` with all jobs and ``/jobs/<name>`` with one."""
+def cluster(pipe: Connection) -> None:
+    """Run the API server with its Jobs, and do what is asked for until the pipe ends."""
+    from airflow_mlops.core.identity import TaskIdentity
+    from airflow_mlops.testing.kubernetes import JOBS as KIND
+    from airflow_mlops.testing.kubernetes import kubernetes_fake
+    from airflow_mlops.training.backends.kubernetes_job import job_body
+    from airflow_mlops.training.backends.kubernetes_pod import read_options
+    from airflow_mlops.training.contract import TrainingSpec
 
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        """Answer one question."""
-        one = self.path.removeprefix("/jobs/") if self.path.startswith("/jobs/") else ""
-        names = [one] if one else [f"job-{number}" for number in range(JOBS)]
-        body = json.dumps([{"name": name, **RUNNING} for name in names]).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-
-def serve(port: multiprocessing.Queue[int]) -> None:
-    """Serve until the process is ended."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Platform)
-    port.put(server.server_port)
-    server.serve_forever()
-
-
-class Backend:
-    """The verb of a training backend that waiting needs, for the platform above."""
-
-    def __init__(self, url: str) -> None:
-        self.client = httpx.Client(base_url=url, trust_env=False, timeout=60)
-        self.calls = 0
-
-    def observe(self, handles: Iterable[JobHandle]) -> Mapping[JobHandle, JobStatus]:
-        """Look at many jobs with one call, and at one with a call for it alone."""
-        by_name = {handle.job_id: handle for handle in handles}
-        self.calls += 1
-        answer = self.client.get(f"/jobs/{next(iter(by_name))}" if len(by_name) == 1 else "/jobs").json()
-        return {
-            by_name[job["name"]]: JobStatus(JobState(job["state"]), job["native"], job["detail"])
-            for job in answer
-            if job["name"] in by_name
-        }
+    spec, options = TrainingSpec(("true",), image="busybox:1"), read_options("kubernetes", {}, {})
+    true = {"status": "True", "lastTransitionTime": datetime.datetime.now(datetime.UTC).isoformat()}
+    done = {"conditions": [{"type": kind, **true} for kind in ("SuccessCriteriaMet", "Complete")]}
+    with kubernetes_fake(bookmark_seconds=30) as fake:
+        for number in range(JOBS):
+            body = job_body(spec, f"job-{number}", TaskIdentity("bench", "run", "train", number), options)
+            body["spec"]["suspend"] = True
+            fake.create(KIND, body, "default")
+        pipe.send(str(fake.kubeconfig))
+        while (asked := pipe.recv()) != "stop":
+            if asked == "calls":
+                pipe.send(fake.calls.count())
+            else:
+                fake.set_status(KIND, f"job-{asked}", done)
+                pipe.send(time.time())
 
 
-async def together(backend: Any, handle: JobHandle) -> None:
-    """Wait as our trigger does."""
+def ours(number: int) -> Any:
+    """Return the trigger of a TrainModelOperator."""
+    from airflow_mlops.triggers.training import TrainingJobTrigger
 
-    async def connect() -> Any:
-        return backend
+    return TrainingJobTrigger(
+        "kubernetes", {"backend": "kubernetes", "job_id": f"default/job-{number}"}, "k8s", INTERVAL
+    )
 
-    await watch(handle, Place("bench"), connect, interval=INTERVAL, pace=Pace(first_look=0.0))
+
+def theirs(number: int) -> Any:
+    """Return the trigger of a KubernetesJobOperator."""
+    from airflow.providers.cncf.kubernetes.triggers.job import KubernetesJobTrigger
+
+    return KubernetesJobTrigger(
+        job_name=f"job-{number}",
+        job_namespace="default",
+        pod_names=[],
+        pod_namespace="default",
+        base_container_name="main",
+        kubernetes_conn_id="k8s",
+        poll_interval=INTERVAL,
+        get_logs=False,
+    )
 
 
-async def alone(backend: Any, handle: JobHandle) -> None:
-    """Wait as a trigger does that asks for its own job only. The first questions are spread over one interval."""
-    await asyncio.sleep(random.random() * INTERVAL)
-    while True:
-        status = (await asyncio.to_thread(backend.observe, [handle])).get(handle)
-        if status is None or status.state.terminal:
+def resident() -> int:
+    """Return this process's memory in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def measure(make: Callable[[int], Any], pipe: Connection, seconds: float) -> dict[str, Any]:
+    """Wait for all jobs, first while nothing happens, then while some of them end."""
+    ended: dict[int, float] = {}
+
+    async def wait(number: int) -> None:
+        async for _ in make(number).run():
+            ended[number] = time.time()
             return
-        await asyncio.sleep(INTERVAL)
 
+    async def ask(what: object) -> Any:
+        pipe.send(what)
+        return await asyncio.to_thread(pipe.recv)
 
-async def measure(url: str, wait: Callable[[Any, JobHandle], Awaitable[None]], seconds: float) -> tuple[float, float]:
-    """Return calls and processor seconds a minute, after one interval to get going."""
-    backend = Backend(url)
-    waiting = [asyncio.ensure_future(wait(backend, JobHandle("bench", f"job-{number}"))) for number in range(JOBS)]
-    await asyncio.sleep(1.5 * INTERVAL)
-    calls, cpu, begun = backend.calls, time.process_time(), time.monotonic()
+    before = resident()
+    waiting = [asyncio.ensure_future(wait(number)) for number in range(JOBS)]
+    await asyncio.sleep(2 * INTERVAL)
+    calls, cpu, begun = await ask("calls"), time.process_time(), time.monotonic()
     await asyncio.sleep(seconds)
-    minutes = (time.monotonic() - begun) / 60
-    found = (backend.calls - calls) / minutes, (time.process_time() - cpu) / minutes
+    took, cpu = time.monotonic() - begun, time.process_time() - cpu
+    found = {
+        "calls": (await ask("calls") - calls) / took * 60,
+        "cpu": cpu / took,
+        "memory": (resident() - before) / JOBS,
+    }
+    told = {}
+    for number in range(ENDING):
+        told[number] = await ask(number)
+        await asyncio.sleep(0.1)
+    await asyncio.wait(waiting[:ENDING], timeout=GIVE_UP)
     for task in waiting:
         task.cancel()
-    ended = await asyncio.gather(*waiting, return_exceptions=True)
-    if not all(isinstance(end, asyncio.CancelledError) for end in ended):
-        raise RuntimeError(f"Not all {JOBS} waited to the end.")
-    return found
+    await asyncio.gather(*waiting, return_exceptions=True)
+    latencies = sorted(ended.get(number, float("inf")) - moment for number, moment in told.items())
+    return found | {"latency": latencies[int(ENDING * 0.99) - 1], "seen": len(ended)}
+
+
+def side(name: str, kubeconfig: str, asking: Connection, seconds: float, answer: Connection) -> None:
+    """Run one side in a process of its own."""
+    os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp()
+    os.environ["AIRFLOW_CONN_K8S"] = json.dumps({"conn_type": "kubernetes", "extra": {"kube_config_path": kubeconfig}})
+    make = {"ours": ours, "theirs": theirs}[name]
+    make(0)
+    answer.send(asyncio.run(measure(make, asking, seconds)))
+
+
+def run(name: str, seconds: float) -> dict[str, Any]:
+    """Measure one side against a cluster of its own."""
+    spawn = multiprocessing.get_context("spawn")
+    (here, there), (end, answer) = spawn.Pipe(), spawn.Pipe(duplex=False)
+    server = spawn.Process(target=cluster, args=(there,))
+    server.start()
+    try:
+        client = spawn.Process(target=side, args=(name, here.recv(), here, seconds, answer))
+        client.start()
+        answer.close()
+        found: dict[str, Any] = end.recv()
+        client.join()
+        return found
+    finally:
+        here.send("stop")
+        server.join()
 
 
 def report(name: str, ours: float, theirs: float, goal: float, unit: str) -> None:
     """Print one figure."""
-    figure = {"name": name, "ours": round(ours, 3), "theirs": round(theirs, 3), "ratio": round(ours / theirs, 4)}
+    ratio = round(ours / theirs, 4) if theirs else None
+    figure = {"name": name, "ours": round(ours, 4), "theirs": round(theirs, 4), "ratio": ratio}
     print(json.dumps({**figure, "goal": goal, "unit": unit}), flush=True)
 
 
 def main(seconds: float) -> None:
-    """Measure one after the other."""
-    spawn = multiprocessing.get_context("spawn")
-    port = spawn.Queue()
-    server = spawn.Process(target=serve, args=(port,), daemon=True)
-    server.start()
-    try:
-        url = f"http://127.0.0.1:{port.get(timeout=60)}"
-        ours = asyncio.run(measure(url, together, seconds))
-        theirs = asyncio.run(measure(url, alone, seconds))
-    finally:
-        server.terminate()
-        server.join()
-    report(f"API calls for {JOBS} waiting jobs", ours[0], theirs[0], 0.01, "calls/min")
-    report(f"processor time for {JOBS} waiting jobs", ours[1], theirs[1], 0.1, "CPU s/min")
+    """Measure one side after the other."""
+    we, they = run("ours", seconds), run("theirs", seconds)
+    report(f"API calls for {JOBS} deferred jobs", we["calls"], they["calls"], 0.01, "calls/min")
+    report(f"processor time for {JOBS} deferred jobs", we["cpu"], they["cpu"], 0.005, "share of one core")
+    report("memory of a deferred job", we["memory"], they["memory"], 1.0, "bytes")
+    report("p99 of the time until the end of a job is seen", we["latency"], they["latency"], 1.0, "s")
+    report(f"ends of {ENDING} that were seen within {GIVE_UP:g} s", we["seen"], they["seen"], 1.0, "jobs")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
@@ -15,7 +15,7 @@ from airflow_mlops.core.errors import PlatformUnavailableError
 from airflow_mlops.training.contract import JobHandle, JobStatus, TrainingBackend
 from airflow_mlops.training.watch_rules import Sight
 
-__all__ = ["Observer", "Streams", "look"]
+__all__ = ["Notifies", "Observer", "Streams", "look"]
 
 DIRECT_LOOKS = 20
 """How many absent jobs are asked for alone after one look; the others wait for the next."""
@@ -28,6 +28,15 @@ class Observer(Protocol):
 
     def observe(self, handles: Iterable[JobHandle]) -> Mapping[JobHandle, JobStatus]:
         """Look at many jobs at once, as :meth:`TrainingBackend.observe`."""
+        ...
+
+
+@runtime_checkable
+class Notifies(Protocol):
+    """A stream that says when there is news, so that nobody has to look at it for nothing. Optional."""
+
+    def notify(self, changed: Callable[[], None]) -> None:
+        """Call *changed* from now on whenever a job changed or the stream broke, from any thread."""
         ...
 
 

@@ -19,7 +19,7 @@ from math import inf
 
 from airflow_mlops.core.errors import PlatformUnavailableError
 from airflow_mlops.training.contract import JobHandle, TrainingBackend
-from airflow_mlops.training.look import Observer, Streams, look
+from airflow_mlops.training.look import Notifies, Observer, Streams, look
 from airflow_mlops.training.watch_rules import Looks, Outcome, Pace, Sight, Waiter, alarm, judge, next_look, ready
 
 __all__ = ["Place", "Watcher", "watch"]
@@ -89,7 +89,7 @@ class Watcher:
         self.place, self._connect, self._pace, self._released = place, connect, pace, released
         self._waiting: dict[Waiter, asyncio.Future[Outcome]] = {}
         self._looks, self._jitter, self._idle_since = Looks(), random.random(), time.monotonic()  # noqa: S311
-        self._wake = asyncio.Event()
+        self._wake, self._has_news = asyncio.Event(), False
         self._looking: asyncio.Task[None] | None = None
         self._backend: TrainingBackend | None = None
         self._stream: ExitStack = ExitStack()
@@ -132,6 +132,7 @@ class Watcher:
         now = time.monotonic()
         if self._looking is None and now >= self._next_look():
             handles = {waiter.handle: None for waiter in self._waiting if ready(waiter, self._pace) <= now}
+            self._has_news = False
             self._looking = asyncio.create_task(self._look(list(handles), now))
         self._tell(Sight())
         pause = self._next_moment() - time.monotonic()
@@ -142,7 +143,7 @@ class Watcher:
         self._wake.clear()
 
     def _next_look(self) -> float:
-        return next_look(self._waiting, self._looks, self._pace, self._jitter)
+        return next_look(self._waiting, self._looks, self._pace, self._jitter, has_news=self._has_news)
 
     def _next_moment(self) -> float:
         """Return when there is something to do, if nothing happens before."""
@@ -166,6 +167,7 @@ class Watcher:
             if self._backend is None or self._observer is None:
                 self._backend = await self._connect()
                 self._observer = await asyncio.to_thread(self._open, self._backend)
+                self._listen(self._observer)
             return await asyncio.to_thread(look, self._backend, self._observer, handles), ""
         except PlatformUnavailableError as error:
             sight, why = Sight(), str(error) or repr(error)
@@ -177,6 +179,16 @@ class Watcher:
 
     def _open(self, backend: TrainingBackend) -> Observer:
         return self._stream.enter_context(backend.stream()) if isinstance(backend, Streams) else backend
+
+    def _listen(self, observer: Observer) -> None:
+        """Look soon whenever a stream has news, instead of only once an interval."""
+        if isinstance(observer, Notifies):
+            loop = asyncio.get_running_loop()
+            observer.notify(lambda: loop.call_soon_threadsafe(self._news))
+
+    def _news(self) -> None:
+        self._has_news = True
+        self._wake.set()
 
     async def _disconnect(self) -> None:
         """Forget the backend: the next look makes a new one, whose credentials may be newer."""

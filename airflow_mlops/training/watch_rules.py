@@ -126,17 +126,18 @@ def ready(waiter: Waiter, pace: Pace) -> float:
     return waiter.joined + pace.first_look
 
 
-def next_look(waiters: Collection[Waiter], looks: Looks, pace: Pace, jitter: float) -> float:
+def next_look(waiters: Collection[Waiter], looks: Looks, pace: Pace, jitter: float, *, has_news: bool = False) -> float:
     """Return when to look next; never while nobody waits.
 
     The pause is the shortest interval that is asked for, but no shorter than the last look took. After failures it
     doubles each time.
 
+    :param has_news: a stream said that something changed: then no waiter's interval counts
     :param jitter: from 0 to 1, drawn anew for each look, so that many triggerers do not ask in step
     """
     if not waiters:
         return inf
-    interval = max(pace.shortest, min(waiter.interval for waiter in waiters))
+    interval = pace.shortest if has_news else max(pace.shortest, min(waiter.interval for waiter in waiters))
     took = looks.ended - looks.began if looks.ended > -inf else 0.0
     steady = max(interval, took) * (0.9 + 0.2 * jitter)
     backoff = min(pace.longest, interval * 2.0 ** min(looks.failures, 30)) * (0.5 + jitter) if looks.failures else 0.0

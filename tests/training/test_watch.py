@@ -96,6 +96,23 @@ class StreamingBackend(MemoryBackend):
         self.closed += 1
 
 
+class NotifyingBackend(StreamingBackend):
+    """A platform whose stream also says when there is news."""
+
+    def __init__(self, jobs: Iterable[str] = ()) -> None:
+        super().__init__(jobs)
+        self.cache = NotifyingCache(jobs)
+
+
+class NotifyingCache(MemoryBackend):
+    """Keeps whom to tell."""
+
+    changed: Callable[[], None] | None = None
+
+    def notify(self, changed: Callable[[], None]) -> None:
+        self.changed = changed
+
+
 class Room:
     """Everybody who waits for jobs of one backend in one event loop."""
 
@@ -299,6 +316,22 @@ def test_a_stream_is_asked_instead_of_its_platform() -> None:
 
     run(scene)
     assert {tuple(asked) for asked in room.backend.asked} == {("new",)}
+
+
+def test_news_are_seen_before_the_next_look_is_due() -> None:
+    """A stream that says that something changed is looked at at once, whatever the interval; no other time."""
+    room = Room(NotifyingBackend(["a"]))
+
+    async def scene() -> None:
+        waiter = room.wait("a", interval=3600)
+        await until(lambda: room.backend.cache.changed is not None and bool(room.backend.cache.asked))
+        await asyncio.sleep(0.1)
+        assert len(room.backend.cache.asked) == 1
+        room.backend.cache.jobs["a"] = JobState.SUCCEEDED
+        await asyncio.to_thread(room.backend.cache.changed)
+        assert (await waiter).word == "succeeded"
+
+    run(scene)
 
 
 def test_a_broken_stream_is_opened_anew() -> None:

@@ -33,6 +33,11 @@ class JobStream:
     def __init__(self, api: KubernetesApi, kind: Kind, status: Callable[[Json], JobStatus]) -> None:
         self._api, self._kind, self._status = api, kind, status
         self._watched: dict[str, _Namespace] = {}
+        self._changed: Callable[[], None] = lambda: None
+
+    def notify(self, changed: Callable[[], None]) -> None:
+        """Call *changed* whenever a job has another status than before, or the stream broke."""
+        self._changed = changed
 
     def observe(self, handles: Iterable[JobHandle]) -> Mapping[JobHandle, JobStatus]:
         """Return what is known about jobs, without a request.
@@ -52,17 +57,27 @@ class JobStream:
         for namespace in self._watched.values():
             namespace.close()
 
+    def _tell(self) -> None:
+        self._changed()
+
     def _namespace(self, name: str) -> _Namespace:
         if name not in self._watched:
-            self._watched[name] = _Namespace(self._api, name, self._kind, self._status)
+            self._watched[name] = _Namespace(self._api, name, self._kind, self._status, self._tell)
         return self._watched[name]
 
 
 class _Namespace:
     """The Jobs of one namespace as a thread keeps them up to date."""
 
-    def __init__(self, api: KubernetesApi, name: str, kind: Kind, status: Callable[[Json], JobStatus]) -> None:
-        self._api, self._name, self._kind, self._read = api, name, kind, status
+    def __init__(
+        self,
+        api: KubernetesApi,
+        name: str,
+        kind: Kind,
+        status: Callable[[Json], JobStatus],
+        changed: Callable[[], None],
+    ) -> None:
+        self._api, self._name, self._kind, self._read, self._changed = api, name, kind, status, changed
         self._jobs: dict[str, JobStatus] = {}
         self._failure = ""
         self._watch: Watch | None = None
@@ -91,6 +106,9 @@ class _Namespace:
             self._failure = str(error)
         except Exception as error:  # noqa: BLE001 - it is not lost: the next look raises it
             self._failure = repr(error)
+        finally:
+            if not self._closed:
+                self._changed()
 
     def _follow(self) -> None:
         """Read one watch to its end; list again if its version is too old."""
@@ -113,12 +131,17 @@ class _Namespace:
     def _list(self) -> str:
         items, version = self._api.list(self._kind, self._name, labels=SELECTOR)
         self._jobs = {job["metadata"]["name"]: self._read(job) for job in items}
+        self._changed()
         return version
 
     def _note(self, kind: str, job: Json) -> None:
-        metadata = job["metadata"]
-        if kind == "DELETED":
-            self._jobs.pop(metadata["name"], None)
-        elif kind != "BOOKMARK":
-            self._jobs[metadata["name"]] = self._read(job)
-        self._version = metadata["resourceVersion"]
+        name, self._version = job["metadata"].get("name", ""), job["metadata"]["resourceVersion"]
+        if kind == "BOOKMARK":
+            return
+        before, now = self._jobs.get(name), None if kind == "DELETED" else self._read(job)
+        if now is None:
+            self._jobs.pop(name, None)
+        else:
+            self._jobs[name] = now
+        if now != before:
+            self._changed()
