@@ -98,7 +98,7 @@ def why_pending(pods: list[Json], events: list[Json]) -> str:
             return f"the image {status.get('image')!r} cannot be pulled, so the job cannot start: {told}"
         if waiting.get("message"):
             return f"{waiting['reason']}: {waiting['message']}"
-        if (status.get("state") or {}).get("running") and status["name"].startswith("fetch-"):
+        if "running" in (status.get("state") or {}) and status["name"].startswith("fetch-"):
             return f"the inputs are being fetched ({status['name']})"
     return ""
 

@@ -27,6 +27,9 @@ STATES = {
 }
 """The words for a Job and what they mean: conditions, the reason of the condition Failed, and three of our own."""
 
+FAILURES = (JobState.FAILED, JobState.PREEMPTED)
+"""States that a reason of the condition Failed can mean."""
+
 REASONS = {"DeadlineExceeded": FailureReason.TIMEOUT}
 """What kind of failure the Job itself tells of. Of others only its pods can."""
 
@@ -48,7 +51,7 @@ def job_word(job: Json) -> str:
     if failed := condition(job, "Failed"):
         reason = failed.get("reason", "")
         is_ours = reason == "DeadlineExceeded" and CANCELLED in (job["metadata"].get("annotations") or {})
-        return "Cancelled" if is_ours else reason if reason in STATES else "Failed"
+        return "Cancelled" if is_ours else reason if STATES.get(reason) in FAILURES else "Failed"
     if job["spec"].get("suspend"):
         return "Suspended"
     for ending in ("FailureTarget", "SuccessCriteriaMet"):
