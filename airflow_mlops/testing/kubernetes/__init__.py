@@ -17,7 +17,8 @@ ConfigMap is never found. Not modelled, and silently absent: images (any name wo
 nothing is pulled; a command must be given), probes (accepted, without effect), CPU and memory limits, names of
 Services in DNS, service accounts, access rights, quotas but on counts, admission, finalizers on Namespaces, managed
 fields, event aggregation, the watch cache's delays, more than one node, the doubling of the pause between failures of
-a Job, deleting collections (405), warnings in headers. Controllers of custom kinds: the test writes their status.
+a Job, deleting collections (405), warnings in headers. Custom kinds without a controller: the
+test writes their status. ``trainer`` has those of Kubeflow Trainer.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import datetime
 
 from airflow_mlops.testing.kubernetes.conditions import condition, is_true
 from airflow_mlops.testing.kubernetes.defaults import now, with_defaults
+from airflow_mlops.testing.kubernetes.deletion import begin_foreground
 from airflow_mlops.testing.kubernetes.events import emit
 from airflow_mlops.testing.kubernetes.kinds import JOBS, Kind
 from airflow_mlops.testing.kubernetes.problems import Json
@@ -37,7 +38,9 @@ class TrainJobController:
         with self._store.changed:
             train_jobs = self._store.all(self._kind)
             for train_job in train_jobs:
-                if train_job["spec"]["managedBy"] == DEFAULTS["managedBy"]:
+                if train_job["metadata"].get("deletionTimestamp"):
+                    self._delete(train_job)
+                elif train_job["spec"]["managedBy"] == DEFAULTS["managedBy"]:
                     self._reconcile(train_job)
             self._collect({job_set_uid(train_job) for train_job in train_jobs})
 
@@ -56,6 +59,14 @@ class TrainJobController:
                 self._store.remove(JOBS, job)
         if status:
             self._store.change(self._kind, train_job, lambda kept: kept.update({"status": status}))
+
+    def _delete(self, train_job: Json) -> None:
+        """Foreground deletion: the Job and its pods first, then the TrainJob."""
+        job = self._job(train_job)
+        if job is None:
+            self._store.remove(self._kind, train_job)
+        elif not job["metadata"].get("deletionTimestamp"):
+            begin_foreground(self._store, JOBS, job)
 
     def _job(self, train_job: Json) -> Json | None:
         found = self._store.find(JOBS, train_job["metadata"]["namespace"], job_name(train_job))

@@ -6,7 +6,9 @@ call a job stopped while a pod of it lives.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
@@ -23,6 +25,7 @@ from airflow_mlops.training.backends.kubernetes_log import read_on
 from airflow_mlops.training.backends.kubernetes_look import explained, first_pods, pods_of, report
 from airflow_mlops.training.backends.kubernetes_reasons import culprit, why_pending
 from airflow_mlops.training.backends.kubernetes_status import condition, told
+from airflow_mlops.training.backends.kubernetes_stream import JobStream
 from airflow_mlops.training.contract import JobHandle, JobState, JobStatus, TrainingSpec
 from airflow_mlops.training.output import Output
 
@@ -31,8 +34,30 @@ __all__ = ["KubeflowBackend"]
 Json = dict[str, Any]
 
 TRAIN_JOBS = Kind("trainer.kubeflow.org", "v1alpha1", "trainjobs")
+log = logging.getLogger(__name__)
+
 DEFAULTS = ("runtime", "runtime_kind")
 """Extras of the connection that are defaults of the options of the same name."""
+
+
+Look = Callable[[list[JobHandle]], Mapping[JobHandle, JobStatus]]
+
+
+class TrainJobStream(JobStream):
+    """A stream that says nothing of an end before the pods have confirmed it: a TrainJob alone knows too little.
+
+    :param look: asks the cluster
+    """
+
+    def __init__(self, api: KubernetesApi, kind: Kind, status: Callable[[Json], JobStatus], look: Look) -> None:
+        super().__init__(api, kind, status)
+        self._look = look
+
+    def observe(self, handles: Iterable[JobHandle]) -> Mapping[JobHandle, JobStatus]:
+        """Return what is known about jobs, with a look at those that failed or were cancelled."""
+        found = super().observe(handles)
+        ended = [handle for handle, status in found.items() if status.state in (JobState.FAILED, JobState.CANCELLED)]
+        return {**found, **self._look(ended)} if ended else found
 
 
 class KubeflowBackend(KubernetesBackend):
@@ -61,18 +86,27 @@ class KubeflowBackend(KubernetesBackend):
         return self._handle(train_job)
 
     def cancel(self, handle: JobHandle) -> None:
-        """Mark the TrainJob as cancelled and suspend it; one that somebody else would resume is deleted."""
+        """Mark the TrainJob as cancelled and suspend it; one that somebody else would resume is deleted.
+
+        So is one that the webhook lets nobody change. It is there until its pods are gone, so that no attempt begins
+        beside another.
+        """
         namespace, name = self._place(handle)
         train_job = self._find(namespace, name)
         if train_job is None or is_over(train_job):
             return
-        try:
-            if manifest.is_queued(train_job):
-                self._api.delete(TRAIN_JOBS, namespace, name, uid=train_job["metadata"]["uid"])
-            else:
+        if not manifest.is_queued(train_job):
+            try:
                 self._api.patch(TRAIN_JOBS, namespace, name, manifest.CANCEL)
-        except NotFoundError:
-            return
+            except NotFoundError:
+                return
+            except InvalidSpecError as error:
+                log.warning("TrainJob %s cannot be suspended, so it is deleted: %s", handle.job_id, error)
+            else:
+                return
+        with suppress(NotFoundError):
+            uid = train_job["metadata"]["uid"]
+            self._api.delete(TRAIN_JOBS, namespace, name, uid=uid, policy="Foreground")
 
     def read_log(self, handle: JobHandle, offset: int) -> tuple[str, int]:
         """Return what node 0 printed from *offset* on, and the offset to go on from."""
@@ -81,6 +115,12 @@ class KubeflowBackend(KubernetesBackend):
         return (
             ("", offset) if job is None else read_on(self._api, job, first_pods(self._api, job), offset, manifest.NODE)
         )
+
+    @contextmanager
+    def stream(self) -> Iterator[JobStream]:
+        """Open a stream, which asks only about jobs that seem to have failed or to be stopped."""
+        with closing(TrainJobStream(self._api, self.kind, self._status, self.observe)) as stream:
+            yield stream
 
     def _made(self, spec: TrainingSpec, body: Json, options: manifest.TrainerOptions) -> Json:
         """Return the TrainJob, which is made unless it is there. The runtime is only asked for a new one."""

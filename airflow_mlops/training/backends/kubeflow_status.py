@@ -21,6 +21,7 @@ STATES = {
     "Suspended": JobState.PENDING,  # by somebody else, for example a queue
     "Ready": JobState.RUNNING,  # all nodes run, or have ended well
     "Suspending": JobState.RUNNING,  # by us: its nodes are being ended
+    "Deleting": JobState.RUNNING,  # with its pods; then it is gone
     "Cancelled": JobState.CANCELLED,  # by us, and the controller counts no active node
     "Complete": JobState.SUCCEEDED,
     "Failed": JobState.FAILED,  # FailedJobs and the like
@@ -28,7 +29,7 @@ STATES = {
     "TrainingRuntimeNotSupported": JobState.FAILED,
     "Preempted": JobState.PREEMPTED,  # the Job below failed because a node was taken away
 }
-"""The words for a TrainJob and what they mean: conditions, reasons of Failed, and five of our own."""
+"""The words for a TrainJob and what they mean: conditions, reasons of Failed, and six of our own."""
 
 REASONS = {
     "DeadlineExceeded": FailureReason.TIMEOUT,
@@ -53,6 +54,8 @@ def train_job_word(train_job: Json) -> str:
     if failed := condition(train_job, "Failed"):
         reason = failed.get("reason", "")
         return "Cancelled" if is_ours(train_job) else reason if reason in STATES else "Failed"
+    if train_job["metadata"].get("deletionTimestamp"):
+        return "Deleting"
     if train_job["spec"].get("suspend"):
         if not is_ours(train_job):
             return "Suspended"
