@@ -157,8 +157,8 @@ class KubernetesBackend:
     def _same(self, name: str, spec: TrainingSpec) -> Json:
         """Return the Job that has the name already, if it was made for the same spec."""
         job = self._find(self._api.namespace, name)
-        if job is None:
-            raise PlatformUnavailableError(f"The Job {name!r} was there and is being deleted. Try again.")
+        if job is None or job["metadata"].get("deletionTimestamp"):
+            raise PlatformUnavailableError(f"The job {name!r} is being deleted. Try again when it is gone.")
         if (job["metadata"].get("annotations") or {}).get(manifest.SPEC) != spec.digest():
             raise ConflictError(
                 f"The Job {self._api.namespace}/{name} exists with another spec. "
