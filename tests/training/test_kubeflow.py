@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.core.errors import (
@@ -234,6 +235,16 @@ def test_an_unknown_runtime_is_named(backend: KubeflowBackend, fake: KubernetesF
     with pytest.raises(InvalidSpecError, match="must be created before the TrainJob") as caught:
         backend.submit(spec, name=name, owner=OWNER)
     assert "right" not in str(caught.value)
+
+
+def test_the_runtime_of_our_guide_is_good(fake: KubernetesFake, backend: KubeflowBackend, name: str) -> None:
+    """What the guide tells people to apply is accepted, tells a lost node, and runs a program once."""
+    guide = Path(__file__).parents[2] / "docs" / "howto" / "kubeflow.md"
+    text = guide.read_text().partition("```yaml\n")[2].partition("```")[0]
+    fake.create(CLUSTER_RUNTIMES, yaml.safe_load(text))
+    spec = shell("exit 3", spot=True, options={"runtime": "airflow-mlops"})
+    handle = backend.submit(spec, name=name, owner=OWNER)
+    assert "exit code 3" in state(backend, handle).detail
 
 
 def test_a_runtime_of_the_namespace_from_the_connection(fake: KubernetesFake, api: KubernetesApi, name: str) -> None:
