@@ -13,7 +13,7 @@ import importlib
 import json
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -126,7 +126,7 @@ class KubernetesApi:
         self._refuse("GET", kind, answer)
         return Watch(self, kind, answer)
 
-    def log(self, namespace: str, pod: str, container: str = "", **query: str) -> Iterator[bytes]:
+    def log(self, namespace: str, pod: str, container: str = "", **query: str) -> Generator[bytes, None, None]:
         """Yield what a container printed, in pieces. Leave the loop when that is enough.
 
         *query* is such as ``tailLines="20"``. A container that has not started is an InvalidSpecError.
