@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,14 +21,14 @@ from airflow_mlops.core.extras import extra
 OPTIONS = ("in_cluster", "kube_config_path", "kube_config", "cluster_context", "namespace", "console_url")
 """Extras of the connection. All but ``console_url`` are those of Airflow's own Kubernetes connection."""
 
-WITHOUT_EFFECT = (
-    "disable_verify_ssl",
+TOLERATED = (
     "disable_tcp_keepalive",
+    "disable_verify_ssl",
     "xcom_sidecar_container_image",
     "xcom_sidecar_container_resources",
     "xcom_sidecar_container_security_context",
 )
-"""Further extras that the form of Airflow's own connection writes. The first is refused when it is true."""
+"""Further extras that the form of that connection writes. ``disable_verify_ssl`` is refused when it is true."""
 
 OLD_PREFIX = "extra__kubernetes__"
 """How that form named its extras before Airflow 2.3."""
@@ -39,7 +40,7 @@ def read_extras(info: ConnectionInfo, further: tuple[str, ...] = ()) -> dict[str
     :raises InvalidSpecError: one is unknown, or asks for TLS without verification
     """
     extras = {key.removeprefix(OLD_PREFIX): value for key, value in info.extra.items()}
-    found = ConnectionInfo(info.conn_id, extra=extras).options((*OPTIONS, *further, *WITHOUT_EFFECT))
+    found = ConnectionInfo(info.conn_id, extra=extras).options((*OPTIONS, *further, *TOLERATED))
     if _is_on(found.get("disable_verify_ssl")):
         raise InvalidSpecError(
             f"Connection {info.conn_id!r} sets 'disable_verify_ssl': without verification anybody could get the "
@@ -65,6 +66,8 @@ def api_client(conn_id: str, extras: Mapping[str, Any]) -> Any:
             f"Connection {conn_id!r} leads to no cluster ({type(error).__name__}). Set one of the extras in_cluster, "
             "kube_config_path or kube_config, and a cluster_context that is in it."
         ) from None
+    if not _is_on(extras.get("disable_tcp_keepalive")):
+        configuration.socket_options = _keepalive()
     return client.ApiClient(configuration)
 
 
@@ -83,6 +86,13 @@ def _load(config: Any, configuration: Any, extras: Mapping[str, Any]) -> None:
     else:
         path = extras.get("kube_config_path") or None
         config.load_kube_config(path, context, configuration, persist_config=False)
+
+
+def _keepalive() -> list[tuple[int, int, int]]:
+    """Return socket options by which a connection whose other end vanished breaks after about a minute."""
+    wanted = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+    fine = [(socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in wanted if hasattr(socket, name)]
+    return [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *fine]
 
 
 def _is_on(value: object) -> bool:
