@@ -89,11 +89,13 @@ class Store:
         with self._lock:
             return copy.deepcopy(list(self._runs.values()))
 
-    def report(self, run_id: str, state: str, nodes: list[Json], *, tells_errors: bool) -> None:
-        """Take over what a workflow reports, whichever workflow of the run it is."""
+    def report(self, run_id: str, state: str, nodes: list[Json], *, tells_errors: bool) -> bool:
+        """Take over what a workflow reports, whichever workflow of the run it is; false when there is no such run."""
         with self._lock:
-            if run_id not in self._runs or self._runs[run_id]["state"] == "PAUSED":
-                return
+            if run_id not in self._runs:
+                return False
+            if self._runs[run_id]["state"] == "PAUSED":
+                return True
             run = self._runs[run_id]
             if run["state_history"][-1]["state"] != state:
                 run["state_history"].append({"state": state, "update_time": now()})
@@ -101,6 +103,7 @@ class Store:
             run["finished_at"] = now() if state in FINAL else NEVER
             details = [_task(run_id, number, node, tells_errors) for number, node in enumerate(nodes)]
             run["run_details"] = {"task_details": details}
+            return True
 
     def change_run(self, run_id: str, **fields: Any) -> None:
         """Change fields of a run, as whoever has the right may."""

@@ -11,14 +11,18 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from airflow_mlops.testing.kfp.plan import Step, command_line, inputs_of
 from airflow_mlops.testing.kfp.problems import Json
 
-Report = Callable[[str, list[Json]], None]
-"""Takes the state of the whole and of each node so far."""
+Report = Callable[[str, list[Json]], bool]
+"""Takes the state of the whole and of each node so far; false when the server does not know the run."""
+
+REPORT_SECONDS = 5.0
+"""How long an end is reported again to a server that does not know the run yet."""
 
 TOLD_BYTES = 500
 
@@ -71,13 +75,18 @@ class Workflow:
                 break
         state = "FAILED" if self._ordered.is_set() or (self._steps and why) else "SUCCEEDED"
         self._nodes[0]["state"] = state
-        self._tell(state)
+        end = time.monotonic() + REPORT_SECONDS
+        while not self._tell(state) and not self._ordered.is_set() and time.monotonic() < end:
+            time.sleep(0.02)
 
-    def _tell(self, state: str) -> None:
+    def _tell(self, state: str) -> bool:
+        """Report; a run that was told to end is CANCELING before it is anything else."""
+        nodes, is_known = [dict(node) for node in self._nodes], True
         if self._ordered.is_set() and state != "SUCCEEDED":
-            self._report("CANCELING", [dict(node) for node in self._nodes])
+            is_known = self._report("CANCELING", nodes)
         if state != "RUNNING" or not self._ordered.is_set():
-            self._report(state, [dict(node) for node in self._nodes])
+            is_known = self._report(state, nodes)
+        return is_known
 
     def _work(self, step: Step, made: dict[str, Json]) -> str:
         """Run one task and return why it failed, or an empty text."""
