@@ -15,6 +15,7 @@ from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_mlops.core.errors import InvalidSpecError, NotFoundError, PlatformUnavailableError
+from airflow_mlops.hooks.pipelines import PipelineHook
 from airflow_mlops.hooks.training import TrainingHook
 from airflow_mlops.operators.base import MlopsOperator, deployment_id
 from airflow_mlops.training.janitor import Answer, OwnedJob, Question
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["CancelOrphanedJobsOperator"]
 
+TRAINING, PIPELINE = "training", "pipeline"
+FIELDS = {"kind", "backend", "conn_id"}
+
+FIRST_LOOK = "mlops_first_look"
+"""Where the suspects are kept meanwhile. Not in the deferral: ``airflow dags test`` forgets what is there."""
+
 
 class CancelOrphanedJobsOperator(MlopsOperator):
     """Cancel jobs of this Airflow whose task has ended or does not exist, and verify that they are over.
@@ -34,7 +41,8 @@ class CancelOrphanedJobsOperator(MlopsOperator):
     how many jobs are listed and how many of our own are active; lists of jobs, each with ``place``, ``job``, ``owner``,
     ``task_state`` and, if it is still active, ``why``; place -> reason. It is an XCom, too, when the task fails.
 
-    :param backends: where to look: ``{"backend": name, "conn_id": connection}`` each
+    :param backends: where to look: ``{"backend": name, "conn_id": connection}`` each; with ``"kind": "pipeline"`` for
+        pipeline runs
     :param patience: seconds for which a job must have been an orphan, at least 5
     :param report_only: report in ``would_cancel`` and cancel nothing
     :param stop_limit: seconds that a cancelled job has to end
@@ -48,7 +56,7 @@ class CancelOrphanedJobsOperator(MlopsOperator):
     def __init__(
         self,
         *,
-        backends: Sequence[Mapping[str, Any]] | str,
+        backends: Sequence[Mapping[str, Any]],
         patience: float | str = 900.0,
         report_only: bool = False,
         stop_limit: float | str = 120.0,
@@ -65,29 +73,25 @@ class CancelOrphanedJobsOperator(MlopsOperator):
         for found in look.orphans:
             self.log.warning("Suspect: %s", describe(found))
         if look.orphans:
-            self._wait(look)
+            self._wait(context, look)
         return self._report(context, look)
 
-    def look_again(
-        self, context: Context, event: Any, suspects: list[list[str]], unreachable: dict[str, str]
-    ) -> dict[str, Any]:
+    def look_again(self, context: Context, event: Any) -> dict[str, Any]:
         """Stop the suspects that are still orphans."""
-        self.log.info("Looking again at %d suspects, %s.", len(suspects), event)
+        first: Any = context["task_state_store"].get(FIRST_LOOK)
+        self.log.info("Looking again at %d suspects: it is %s.", len(first["suspects"]), event)
         sweep = self._sweep()
-        look = sweep.look({(place, job_id) for place, job_id in suspects})
-        look = replace(look, unreachable={**unreachable, **look.unreachable})
+        look = sweep.look({(place, job_id) for place, job_id in first["suspects"]})
+        look = replace(look, unreachable={**first["unreachable"], **look.unreachable})
         if self.report_only or not look.orphans:
             return self._report(context, look)
         stopped = sweep.stop(look.orphans, limit=float(self.stop_limit), interval=float(self.poll_interval))
         return self._report(context, look, stopped)
 
-    def _wait(self, look: Look) -> NoReturn:
-        suspects = [[found.place, found.job.job_id] for found in look.orphans]
-        self.defer(
-            trigger=TimeDeltaTrigger(timedelta(seconds=float(self.patience))),
-            method_name="look_again",
-            kwargs={"suspects": suspects, "unreachable": dict(look.unreachable)},
-        )
+    def _wait(self, context: Context, look: Look) -> NoReturn:
+        suspects: list[Any] = [[found.place, found.job.job_id] for found in look.orphans]
+        context["task_state_store"].set(FIRST_LOOK, {"suspects": suspects, "unreachable": dict(look.unreachable)})
+        self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=float(self.patience))), method_name="look_again")
 
     def _sweep(self) -> Sweep:
         return Sweep(places(self.backends), ask_airflow, deployment_id())
@@ -124,28 +128,33 @@ def describe(found: OwnedJob) -> str:
     )
 
 
-def places(backends: Sequence[Mapping[str, Any]] | str) -> dict[str, Callable[[], Backend]]:
-    """Return place -> how to get its backend. A place is called ``<backend>`` or ``<backend>:<connection>``.
+def places(backends: Any) -> dict[str, Callable[[], Backend]]:
+    """Return place -> how to get its backend. A place is called ``<backend>:<connection>``.
 
-    :raises InvalidSpecError: an entry is not ``{"backend": name, "conn_id": connection}``
+    :raises InvalidSpecError: an entry is not what :class:`CancelOrphanedJobsOperator` takes
     """
     found: dict[str, Callable[[], Backend]] = {}
     for entry in [backends] if isinstance(backends, (str, Mapping)) else backends:
-        if not isinstance(entry, Mapping) or not set(entry) <= {"backend", "conn_id"} or not entry.get("backend"):
+        if not isinstance(entry, Mapping) or not set(entry) <= FIELDS or not entry.get("backend"):
             raise InvalidSpecError(
                 f"backends holds {entry!r}. Give {{'backend': name, 'conn_id': connection or None}} for each place."
             )
-        name, conn_id = str(entry["backend"]), entry.get("conn_id") or None
-        found[f"{name}:{conn_id}" if conn_id else name] = partial(connect, name, conn_id)
+        kind, name, conn_id = entry.get("kind", TRAINING), str(entry["backend"]), entry.get("conn_id") or None
+        if kind not in (TRAINING, PIPELINE):
+            raise InvalidSpecError(f"backends holds {entry!r}: 'kind' is {TRAINING!r} or {PIPELINE!r}.")
+        place = ":".join(filter(None, (kind if kind == PIPELINE else "", name, conn_id)))
+        found[place] = partial(connect, kind, name, conn_id)
     return found
 
 
-def connect(backend: str, conn_id: str | None) -> Backend:
+def connect(kind: str, backend: str, conn_id: str | None) -> Backend:
     """Return a backend.
 
     :raises NotFoundError: Airflow has no such connection
     """
     try:
+        if kind == PIPELINE:
+            return PipelineHook(conn_id or PipelineHook.default_conn_name, backend).get_backend()
         return TrainingHook(backend, conn_id).get_backend()
     except AirflowNotFoundException as error:
         raise NotFoundError(f"There is no connection {conn_id!r}. Add it under Admin > Connections.") from error

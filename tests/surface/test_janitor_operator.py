@@ -216,9 +216,22 @@ def refuse_states(answer: Any) -> Any:
     return call
 
 
-@pytest.mark.parametrize("backends", ["local", [{"conn_id": "x"}], [{"backend": "local", "connection": "x"}]])
+@pytest.mark.parametrize(
+    "backends",
+    ["local", [{"conn_id": "x"}], [{"backend": "local", "connection": "x"}], [{"backend": "local", "kind": "serving"}]],
+)
 def test_wrong_backends_are_refused(backends: Any) -> None:
     """An entry that is not understood is shown; it is not skipped."""
     run = sweep(backends=backends, retries=1)
     assert (run.state, type(run.error)) == ("failed", InvalidSpecError)
-    assert "'backend'" in str(run.error)
+    assert "backends holds" in str(run.error)
+
+
+def test_pipeline_backends_are_places_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A platform that runs pipelines is looked at through its own connection; if it is down it is named."""
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_KFP", json.dumps({"conn_type": "kubeflow_pipelines", "host": "http://127.0.0.1:9"})
+    )
+    run = sweep(backends=[{"kind": "pipeline", "backend": "kubeflow", "conn_id": "kfp"}, LOCAL])
+    assert (run.state, type(run.error)) == ("failed", PlatformUnavailableError)
+    assert set(run.result["unreachable"]) == {"pipeline:kubeflow:kfp"}
