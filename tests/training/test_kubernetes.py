@@ -121,13 +121,16 @@ def test_a_report_that_cannot_be_used_fails_the_job(cluster: Cluster) -> None:
 
 
 def test_a_report_that_is_gone_is_not_an_empty_one(cluster: Cluster) -> None:
-    """If somebody deleted the finished pod, the result is an error and not an empty model."""
-    job, _ = cluster.ended("true")
-    for pod in cluster.pods(job):
-        cluster.api.delete(POD_KIND, "default", pod["metadata"]["name"])
-    until(lambda: not cluster.pods(job))
+    """If the finished pod was deleted, the result is an error, or what the job logged to its run; never nothing."""
+    untracked, _ = cluster.ended("true")
+    tracked, _ = cluster.ended("true", env={"MLFLOW_RUN_ID": "r-1"})
+    for job in (untracked, tracked):
+        for pod in cluster.pods(job):
+            cluster.api.delete(POD_KIND, "default", pod["metadata"]["name"])
+        until(lambda job=job: not cluster.pods(job))
     with pytest.raises(NotFoundError, match="pod with index 0 is gone"):
-        cluster.backend.collect(job)
+        cluster.backend.collect(untracked)
+    assert cluster.backend.collect(tracked).run_id == "r-1"
 
 
 def test_a_failure_tells_its_code_its_pod_and_its_last_lines(cluster: Cluster) -> None:

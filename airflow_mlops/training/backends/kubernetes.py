@@ -6,6 +6,7 @@ and again with every later submission. It must never write the value of a secret
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -35,6 +36,8 @@ from airflow_mlops.training.output import Output
 __all__ = ["KubernetesBackend"]
 
 Json = dict[str, Any]
+
+log = logging.getLogger(__name__)
 
 DEFAULTS = ("fetch_image", "fetch_secret")
 """Extras of the connection that are defaults of the options of the same name."""
@@ -107,7 +110,7 @@ class KubernetesBackend:
     def collect(self, handle: JobHandle) -> TrainingResult:
         """Return what the program with rank 0 wrote to ``MLOPS_OUTPUT``. Kubernetes bills nothing itself.
 
-        :raises NotFoundError: there is no such job, or its pod is gone and with it the report
+        :raises NotFoundError: there is no such job; or its pod is gone, and it had no tracking run to be read instead
         :raises InvalidSpecError: the job has not succeeded
         :raises JobFailedError: the report is not what it should be
         """
@@ -118,8 +121,14 @@ class KubernetesBackend:
             raise InvalidSpecError(
                 f"Job {handle.job_id!r} is {status.native!r}: only a job that succeeded has results."
             )
-        output = self._report(job)
         run_id = next((str(one.get("value", "")) for one in self._variables(job) if one["name"] == RUN_ID), "")
+        try:
+            output = self._report(job)
+        except NotFoundError as error:
+            if not run_id:
+                raise
+            log.warning("%s What it logged to its run %s is all there is.", error, run_id)
+            output = Output()
         data = manifest.read_annotation(job, manifest.DATA)
         versions = {key: DataVersion.from_dict(value) for key, value in data.items()}
         return TrainingResult(handle, output.model_uri, output.metrics, output.run_id or run_id, versions)

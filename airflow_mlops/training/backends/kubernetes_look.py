@@ -53,7 +53,7 @@ def report(api: KubernetesApi, job: Json, program: str = CONTAINER) -> Output:
                 return _read(str(ended.get("message") or ""), name)
     raise NotFoundError(
         f"Job {name!r} succeeded, but its pod with index 0 is gone and with it what it reported. Clear the task to "
-        "train again, and let nothing delete finished pods before their Job."
+        "train again, or give the job a tracking run, which outlives its pods."
     )
 
 
