@@ -133,6 +133,7 @@ class TrainingJob(Generic[SpecT, ResultT]):
         """Start the job of *record*, after the one *before* is certainly over."""
         if before is not None:
             state = self._stop(before)
+            before = self._copy_log(before)
             if before.phase is not Phase.FAILED:
                 self._close(before.run_id, state or JobState.CANCELLED)
         name = stable_name(self.owner, generation=record.generation, attempt=record.attempt)

@@ -1,7 +1,8 @@
 """A small real training that keeps checkpoints: logistic regression by stochastic gradient descent with momentum.
 
 Usage: ``resumable_training.py PACE``. Every step is saved whole (weights, velocity, generator) by a rename, so that a
-kill at any moment leaves the step before. It prints how far it is and, at the end, its weights bit for bit.
+kill at any moment leaves the step before. It prints how far it is and, at the end, in how many lives, and its
+weights bit for bit.
 """
 
 # ruff: noqa: T201 - what it prints is its log
@@ -24,10 +25,10 @@ features = data.normal(size=(400, 8))
 labels = (features @ data.normal(size=8) + data.normal(size=400) > 0).astype(float)
 
 if kept.exists():
-    step, weights, velocity, draws = pickle.loads(kept.read_bytes())
-    print(f"resumed at {step}", flush=True)
+    step, weights, velocity, draws, lives = pickle.loads(kept.read_bytes())
 else:
-    step, weights, velocity, draws = 0, np.zeros(8), np.zeros(8), np.random.default_rng(2)
+    step, weights, velocity, draws, lives = 0, np.zeros(8), np.zeros(8), np.random.default_rng(2), 0
+lives += 1
 
 while step < STEPS:
     batch = draws.integers(0, len(labels), 32)
@@ -36,9 +37,9 @@ while step < STEPS:
     weights = weights + velocity
     step += 1
     fresh = folder / f"state.{os.getpid()}"
-    fresh.write_bytes(pickle.dumps((step, weights, velocity, draws)))
+    fresh.write_bytes(pickle.dumps((step, weights, velocity, draws, lives)))
     fresh.rename(kept)
     print(f"mlops progress {step / STEPS:.3f}", flush=True)
     time.sleep(float(sys.argv[1]))
 
-print(f"weights {weights.tobytes().hex()}", flush=True)
+print(f"lives {lives} weights {weights.tobytes().hex()}", flush=True)
