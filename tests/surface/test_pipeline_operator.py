@@ -188,6 +188,18 @@ def test_a_pipeline_comes_from_a_file(server: KfpFake, tmp_path: Path) -> None:
     assert sent["runtime_config"] == {"parameters": {"colour": "blue"}}
 
 
+def test_a_pipeline_comes_from_an_earlier_task(server: KfpFake) -> None:
+    """What a task returned is the pipeline as it is, whatever braces are in it."""
+    found = shell_pipeline({"only": 'test "$1" = blue'}, inputs={"colour": TEXT})
+    memory = DagRunMemory(xcoms={("compile", "return_value"): found})
+    operator = pipeline("{{ ti.xcom_pull('compile') }}", parameters={"colour": "blue"})
+    from airflow.sdk import DAG
+
+    DAG("test_dag", schedule=None, render_template_as_native_obj=True).add_task(operator)
+    assert run_task(operator, memory=memory).state == "success"
+    assert only(server)["pipeline_spec"] == found
+
+
 def test_an_uploaded_pipeline_is_run_by_its_name(server: KfpFake) -> None:
     """``name@version`` is that version, ``name`` the newest; the run refers to it."""
     old = server.upload("churn", "v1", shell_pipeline({"only": "true"}))

@@ -130,6 +130,8 @@ def test_a_value_of_the_declared_type_is_taken(kind: str, data: Any) -> None:
         ({"n": {"parameterType": "NUMBER_INTEGER"}}, {"n": 1.5}, "1.5, not a NUMBER_INTEGER"),
         ({"n": {"parameterType": "NUMBER_DOUBLE"}}, {"n": float("inf")}, "inf, not a NUMBER_DOUBLE"),
         ({"m": {"parameterType": "STRING", "literals": ["a", "b"]}}, {"m": "c"}, "'c', none of"),
+        ({"l": {"parameterType": "LIST"}}, {"l": [float("nan")]}, "'l'.*JSON compliant"),
+        ({"s": {"parameterType": "STRUCT"}}, {"s": {"a": {1}}}, "'s'.*not JSON serializable"),
         ({"t": {"parameterType": "TASK_FINAL_STATUS"}}, {"t": "x"}, "not a TASK_FINAL_STATUS"),
     ],
 )

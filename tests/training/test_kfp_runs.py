@@ -186,6 +186,16 @@ def test_a_run_that_ended_between_look_and_order_is_no_error(
     assert backend.observe([handle])[handle].state is JobState.SUCCEEDED
 
 
+def test_an_end_that_the_server_refuses_is_told(server: KfpFake, backend: KubeflowPipelines) -> None:
+    """Without the right to terminate a run, it goes on, and nobody is told that it was stopped."""
+    handle = submit(backend)
+    status(backend, handle, JobState.RUNNING)
+    server.faults.fail(1, code=403, verb="TerminateRun")
+    with pytest.raises(InvalidSpecError, match="403"):
+        backend.cancel(handle)
+    assert backend.observe([handle])[handle].state is JobState.RUNNING
+
+
 def test_a_failure_names_the_task_even_when_the_server_keeps_its_message() -> None:
     """Released servers do not fill in what a task said; its name is told all the same."""
     with kfp_fake(tells_errors=False) as server:

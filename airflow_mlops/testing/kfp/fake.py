@@ -59,6 +59,7 @@ class KfpFake:
     def stop(self) -> None:
         """End the server and every process of a task."""
         self._listener.crash()
+        self.faults.settle()
         for _, workflow in self._api.workflows:
             workflow.stop()
 

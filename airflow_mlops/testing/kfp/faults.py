@@ -25,6 +25,7 @@ class Faults:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._rules: list[_Rule] = []
+        self._late: list[threading.Timer] = []
         self.stale_lists = False
         """While true, lists of runs show what there was when it was set."""
 
@@ -58,8 +59,14 @@ class Faults:
         if rule.late is None:
             act()
         else:
-            threading.Timer(rule.late, act).start()
+            self._late.append(threading.Timer(rule.late, act))
+            self._late[-1].start()
         return None
+
+    def settle(self) -> None:
+        """Wait until all that is late has been done."""
+        for timer in self._late:
+            timer.join()
 
     def _taken(self, verb: str) -> _Rule | None:
         with self._lock:

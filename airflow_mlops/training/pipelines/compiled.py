@@ -131,6 +131,10 @@ def _check_value(name: str, key: str, value: Any, declared: Mapping[str, Any]) -
             f"Parameter {key!r} of pipeline {name!r} is {value!r}, not a {wanted}. "
             "A template gives text unless the DAG has render_template_as_native_obj=True."
         )
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidSpecError(f"Parameter {key!r} of pipeline {name!r} is {value!r}: {error}.") from error
     literals = declared.get("literals") or ()
     if literals and value not in literals:
         raise InvalidSpecError(f"Parameter {key!r} of pipeline {name!r} is {value!r}, none of {list(literals)!r}.")

@@ -101,14 +101,12 @@ class KubeflowPipelines:
         return {wanted[run["run_id"]]: status_of(run) for run in found if run.get("run_id") in wanted}
 
     def cancel(self, handle: JobHandle) -> None:
-        """Order the end of a run that goes on."""
-        run_id = _run_id(handle)
-        if not self._can_end(run_id):
-            return
+        """Order the end of a run that goes on. The server refuses it for one that is over, being ended or unknown."""
         try:
-            self._client.terminate(run_id)
+            self._client.terminate(_run_id(handle))
         except InvalidSpecError:
-            if self._can_end(run_id):  # it did not just end by itself
+            run = self._run(_run_id(handle))
+            if run is not None and run.get("state", "") in CAN_END:
                 raise
 
     def collect(self, handle: JobHandle) -> PipelineResult:
@@ -149,10 +147,6 @@ class KubeflowPipelines:
             for start in range(0, len(there), MANY):
                 some = one_of("run_id", there[start : start + MANY])
                 yield from self._client.runs(some, namespace=namespace)
-
-    def _can_end(self, run_id: str) -> bool:
-        run = self._run(run_id)
-        return run is not None and run.get("state", "") in CAN_END
 
     def _handle(self, run: Mapping[str, Any], mark: Mark) -> JobHandle:
         run_id = str(run["run_id"])
