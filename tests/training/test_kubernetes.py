@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +26,7 @@ from airflow_mlops.core.refs import DataVersion
 from airflow_mlops.platforms.kubernetes import EVENTS, SECRETS, SERVICES, KubernetesApi
 from airflow_mlops.platforms.kubernetes import JOBS as JOB_KIND
 from airflow_mlops.platforms.kubernetes import PODS as POD_KIND
+from airflow_mlops.testing.git_dvc import GitDvcRepository
 from airflow_mlops.testing.kubernetes import JOBS, PODS, KubernetesFake, kubernetes_fake
 from airflow_mlops.testing.kubernetes.kinds import NAMESPACES
 from airflow_mlops.training.backends.kubernetes import KubernetesBackend
@@ -35,10 +39,10 @@ VERSION = DataVersion("data/train", "v1", "c" * 40, "md5:0123", 3, repo="https:/
 class Cluster:
     """A fake with a backend, and what every test does with them."""
 
-    def __init__(self, fake: KubernetesFake) -> None:
+    def __init__(self, fake: KubernetesFake, **extra: str) -> None:
         self.fake = fake
-        self.info = ConnectionInfo("cluster", extra={"kube_config_path": str(fake.kubeconfig)})
-        self.api = KubernetesApi(self.info)
+        self.info = ConnectionInfo("cluster", extra={"kube_config_path": str(fake.kubeconfig), **extra})
+        self.api = KubernetesApi(ConnectionInfo("cluster", extra={"kube_config_path": str(fake.kubeconfig)}))
         self.backend = KubernetesBackend.from_connection(self.info)
 
     def submit(self, script: str, name: str = "", **fields: Any) -> JobHandle:
@@ -331,24 +335,27 @@ def test_checkpoints_outlive_the_job(cluster: Cluster) -> None:
     assert cluster.backend.read_log(job, 0)[0] == "7\n"
 
 
-def test_inputs_are_fetched_before_the_program_starts(
-    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """With ``fetch_image`` the program finds the bytes of the data version at ``MLOPS_INPUT_<NAME>``."""
-    tools = tmp_path_factory.mktemp("tools")
-    (tools / "dvc").write_text('#!/bin/sh\nmkdir -p "$5" && echo "$@" > "$5/asked"\n')
-    (tools / "dvc").chmod(0o755)
-    with kubernetes_fake(image_env={"PATH": f"{tools}:/usr/bin:/bin"}) as fake:
-        info = ConnectionInfo("c", extra={"kube_config_path": str(fake.kubeconfig), "fetch_image": "dvc:3"})
-        own = Cluster(fake)
-        own.backend = KubernetesBackend.from_connection(info)
-        job, status = own.ended(
-            "cat $MLOPS_INPUT_TRAIN/asked", inputs={"train": VERSION}, env={"MLOPS_INPUT_TRAIN": VERSION.uri}
-        )
+def test_inputs_are_fetched_by_dvc_before_the_program_starts(tmp_path: Path) -> None:
+    """With ``fetch_image`` the real ``dvc get`` puts the bytes of the data version at ``MLOPS_INPUT_<NAME>``."""
+    version = _data_version(GitDvcRepository(tmp_path / "data"), b"a,b\n1,2\n")
+    tools = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "DVC_NO_ANALYTICS": "true"}
+    with kubernetes_fake(image_env=tools) as fake:
+        own = Cluster(fake, fetch_image="dvc:3")
+        job = own.submit("cat $MLOPS_INPUT_TRAIN", inputs={"train": version}, env={"MLOPS_INPUT_TRAIN": version.uri})
+        status = until(lambda: (found := own.look(job)).state.terminal and found, 60)
         assert status.state is JobState.SUCCEEDED, status
-        asked = own.backend.read_log(job, 0)[0].split()
-        assert asked[:3] == ["get", "--rev", VERSION.commit]
-        assert asked[5:] == ["--", VERSION.repo, VERSION.path]
+        assert own.backend.read_log(job, 0)[0] == "a,b\n1,2\n"
+
+
+def _data_version(repository: GitDvcRepository, content: bytes) -> DataVersion:
+    """Publish one file under DVC."""
+    digest = hashlib.md5(content).hexdigest()
+    place = repository.object_path(f"md5:{digest}")
+    place.parent.mkdir(parents=True)
+    place.write_bytes(content)
+    pointer = f"outs:\n- md5: {digest}\n  size: {len(content)}\n  hash: md5\n  path: train.csv\n"
+    commit = repository.commit({"data/train.csv.dvc": pointer}, "Publish")
+    return DataVersion("data/train.csv", "main", commit, f"md5:{digest}", len(content), repo=repository.address)
 
 
 def test_inputs_that_cannot_be_fetched_fail_the_job_with_the_reason(tmp_path_factory: pytest.TempPathFactory) -> None:
