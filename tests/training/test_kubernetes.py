@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.core.errors import (
@@ -491,3 +492,27 @@ def test_looking_at_many_costs_one_list(cluster: Cluster) -> None:
     assert {status.state for status in found.values()} == {JobState.FAILED}
     assert cluster.fake.calls.count("list", "jobs") == 1
     assert cluster.fake.calls.count("list", "pods") == 20
+
+
+def test_the_documented_rights_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything the backend asks of a cluster is in the Role of the how-to."""
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "kubernetes.md").read_text()
+    role = yaml.safe_load(page.partition("```yaml")[2].partition("```")[0])
+    granted = {(verb, what) for rule in role["rules"] for what in rule["resources"] for verb in rule["verbs"]}
+    monkeypatch.setenv("MY_TOKEN", "x")
+    with kubernetes_fake() as fake:
+        cluster = Cluster(fake)
+        for _ in range(2):
+            job = cluster.submit("sleep 60", "aml-rights", nodes=2, secret_env={"TOKEN": "MY_TOKEN"})
+        held = cluster.submit("sleep 60")
+        cluster.api.patch(JOB_KIND, "default", held.job_id.partition("/")[2], {"spec": {"suspend": True}})
+        with cluster.backend.stream() as stream:
+            until(lambda: stream.observe([job])[job].state is JobState.RUNNING)
+        for one in (job, held):
+            cluster.backend.cancel(one)
+        cluster.wait(job)
+        cluster.ended("exit 1")
+        cluster.backend.read_log(job, 0)
+        cluster.backend.collect(cluster.ended("true")[0])
+        list(cluster.backend.managed())
+        assert {(call.verb, call.resource) for call in fake.calls.seen()} <= granted
