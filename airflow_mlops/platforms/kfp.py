@@ -102,18 +102,24 @@ class KfpClient:
         return str(found.get("experiment_id", ""))
 
     def pipeline_version(self, name: str, version: str, namespace: str) -> dict[str, Any]:
-        """Return a version of an uploaded pipeline, by default its newest.
+        """Return a version of an uploaded pipeline, by default its newest: of the namespace, else one shared by all.
 
         :raises NotFoundError: the server has no such pipeline or version
         """
-        pipeline_id = self._rest.get(f"{API}/pipelines/names/{quote(name, safe='')}", namespace=namespace)[
-            "pipeline_id"
-        ]
-        where = f"pipelines/{pipeline_id}/versions"
+        where = f"pipelines/{self._pipeline_id(name, namespace)}/versions"
         predicates = [equals("name", version)] if version else []
         for one in self._list(where, "pipeline_versions", predicates, sort_by="created_at desc"):
             return one
         raise NotFoundError(f"Pipeline {name!r} at {self.address} has no version {version or 'at all'!r}.")
+
+    def _pipeline_id(self, name: str, namespace: str) -> str:
+        path = f"{API}/pipelines/names/{quote(name, safe='')}"
+        try:
+            return str(self._rest.get(path, namespace=namespace)["pipeline_id"])
+        except NotFoundError:
+            if not namespace:
+                raise
+            return str(self._rest.get(path)["pipeline_id"])
 
     def _list(self, path: str, key: str, predicates: Any, **params: str) -> Iterator[dict[str, Any]]:
         token, wanted = "", json.dumps({"predicates": list(predicates)}) if predicates else ""

@@ -258,6 +258,22 @@ def test_the_namespace_of_a_spec_is_in_the_handle() -> None:
         assert set(backend.observe([mine, other])) == {mine, other}
 
 
+def test_a_pipeline_of_the_namespace_comes_before_a_shared_one() -> None:
+    """Both are found by their name; one of another namespace is not."""
+    with kfp_fake(multi_user=True) as server:
+        backend = KubeflowPipelines.from_connection(server.connection(namespace="a"))
+        pipeline = shell_pipeline({"only": "true"})
+        shared, own = server.upload("p", "v1", pipeline), server.upload("own", "v1", pipeline, "a")
+        server.upload("p", "v2", pipeline, "b")
+        for name, version in (("p", shared), ("own", own)):
+            backend.submit(PipelineSpec(name), name=f"aml-{name}", owner=OWNER)
+            sent = server.runs()[-1]["pipeline_version_reference"]
+            assert sent["pipeline_version_id"] == version["pipeline_version_id"]
+        server.upload("theirs", "v1", pipeline, "b")
+        with pytest.raises(NotFoundError, match="theirs"):
+            backend.submit(PipelineSpec("theirs"), name="aml-theirs", owner=OWNER)
+
+
 def test_a_token_file_is_read_anew(server: KfpFake, tmp_path: Path) -> None:
     """The kubelet renews it while we run; a file that is not there is named."""
     file = tmp_path / "token"

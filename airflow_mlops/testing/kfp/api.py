@@ -164,7 +164,7 @@ class Api:
         return page("experiments", found, query, EXPERIMENT_FIELDS, "experiment_id")
 
     def _get_pipeline_by_name(self, name: str, query: Mapping[str, str], body: Any) -> Json:
-        return self.store.pipeline_called(name)
+        return self.store.pipeline_called(name, query.get("namespace", "") if self.multi_user else "")
 
     def _list_pipeline_versions(self, pipeline_id: str, query: Mapping[str, str], body: Any) -> Json:
         found = self.store.versions(pipeline_id)

@@ -84,9 +84,9 @@ class KfpFake:
         """Return how many workflows have not ended."""
         return sum(not workflow.is_over for _, workflow in self._api.workflows)
 
-    def upload(self, name: str, version: str, pipeline: Json) -> Json:
-        """Keep a version of a pipeline and return it."""
-        return self._store.upload(name, version, pipeline)
+    def upload(self, name: str, version: str, pipeline: Json, namespace: str = "") -> Json:
+        """Keep a version of a pipeline, of one namespace or for all, and return it."""
+        return self._store.upload(name, version, pipeline, namespace)
 
     def set_run(self, run_id: str, **fields: Any) -> None:
         """Write fields of a run, such as ``state="PAUSED"``, as the server would."""

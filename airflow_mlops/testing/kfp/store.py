@@ -155,11 +155,11 @@ class Store:
         """Return the experiments of a namespace."""
         return [dict(one) for one in self._experiments.values() if one["namespace"] == namespace]
 
-    def upload(self, name: str, version: str, pipeline: Json) -> Json:
+    def upload(self, name: str, version: str, pipeline: Json, namespace: str) -> Json:
         """Keep a version of a pipeline, and the pipeline if it is new."""
         with self._lock:
-            known = next((one for one in self._pipelines.values() if one["name"] == name), None)
-            found = known or {"pipeline_id": str(uuid.uuid4()), "name": name, "display_name": name, "created_at": now()}
+            found = self._pipeline(name, namespace) or {"pipeline_id": str(uuid.uuid4()), "created_at": now()}
+            found |= {"name": name, "display_name": name, "namespace": namespace}
             self._pipelines[found["pipeline_id"]] = found
             moment = f"2026-01-01T00:00:{len(self._versions):02}Z"
             made = {"pipeline_id": found["pipeline_id"], "pipeline_version_id": str(uuid.uuid4()), "name": version}
@@ -167,15 +167,18 @@ class Store:
             self._versions[made["pipeline_version_id"]] = made
             return dict(made)
 
-    def pipeline_called(self, name: str) -> Json:
-        """Return a pipeline.
+    def pipeline_called(self, name: str, namespace: str) -> Json:
+        """Return a pipeline of one namespace; the empty one is for all.
 
         :raises Problem: 404
         """
-        for found in self._pipelines.values():
-            if found["name"] == name:
-                return dict(found)
+        if found := self._pipeline(name, namespace):
+            return dict(found)
         raise not_found("Pipeline", name)
+
+    def _pipeline(self, name: str, namespace: str) -> Json | None:
+        there = [one for one in self._pipelines.values() if (one["name"], one["namespace"]) == (name, namespace)]
+        return there[0] if there else None
 
     def versions(self, pipeline_id: str) -> list[Json]:
         """Return the versions of a pipeline, oldest first."""
