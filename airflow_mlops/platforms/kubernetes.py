@@ -95,12 +95,9 @@ class KubernetesApi:
         """Merge *patch* (RFC 7396) into an object and return it."""
         return self._json("PATCH", kind, kind.path(namespace, name), body=patch, content_type=MERGE_PATCH)
 
-    def delete(self, kind: Kind, namespace: str, name: str, *, uid: str = "", policy: str = "Background") -> None:
-        """Delete an object and all that it owns. With *uid* only if it is still the same one.
-
-        :param policy: ``Background``, or ``Foreground``: then the object stays until nothing that it owns is left
-        """
-        body: Json = {"propagationPolicy": policy}
+    def delete(self, kind: Kind, namespace: str, name: str, *, uid: str = "") -> None:
+        """Delete an object and, in the background, all that it owns. With *uid* only if it is still the same one."""
+        body: Json = {"propagationPolicy": "Background"}
         if uid:
             body["preconditions"] = {"uid": uid}
         self._json("DELETE", kind, kind.path(namespace, name), body=body)

@@ -191,6 +191,24 @@ def test_what_was_submitted_stays(trainer: Trainer) -> None:
     assert refused(lambda: trainer.patch("fixed", runtimePatches=[{"manager": "me/us"}]))[0] == 403
 
 
+@pytest.mark.parametrize(
+    ("resources", "processes"),
+    [
+        ({}, "1"),
+        ({"requests": {"cpu": "1500m"}}, "2"),
+        ({"limits": {"nvidia.com/gpu": "2"}, "requests": {"cpu": "8"}}, "auto"),
+    ],
+)
+def test_torch_starts_a_process_a_core_or_a_gpu(
+    trainer: Trainer, until: Callable[..., Any], resources: dict[str, Any], processes: str
+) -> None:
+    """Unless the TrainJob says how many, the torch runtime decides by the resources that are asked for."""
+    name = f"procs-{processes}"
+    trainer.submit(name, "echo $PET_NPROC_PER_NODE", trainer={"resourcesPerNode": resources})
+    until(lambda: "Complete" in trainer.conditions(name))
+    assert trainer.log(trainer.pods(name)[0].metadata.name) == f"{processes}\n"
+
+
 def test_a_runtime_of_the_namespace_with_its_own_network(trainer: Trainer, until: Callable[..., Any]) -> None:
     """The subdomain of a runtime is that of its pods; a plain runtime adds no torch variables."""
     trainer.submit("plain", "echo ${PET_NNODES:-none}", runtimeRef={"name": "plain", "kind": "TrainingRuntime"})

@@ -6,6 +6,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ from airflow_mlops.core.refs import DataVersion
 from airflow_mlops.platforms.kubernetes import JOBS, PODS, KubernetesApi
 from airflow_mlops.platforms.kubernetes import SECRETS as SECRETS_OF_API
 from airflow_mlops.testing.kubernetes import KubernetesFake, kubernetes_fake
-from airflow_mlops.testing.kubernetes.kinds import SECRETS
+from airflow_mlops.testing.kubernetes.kinds import EVENTS, SECRETS
 from airflow_mlops.testing.kubernetes.trainer import (
     CLUSTER_RUNTIMES,
     RUNTIMES_OF_NAMESPACES,
     TRAINER_KINDS,
     training_runtime,
 )
+from airflow_mlops.testing.kubernetes.trainer import TRAIN_JOBS as KIND
 from airflow_mlops.training.backends.kubeflow import TRAIN_JOBS, KubeflowBackend
 from airflow_mlops.training.contract import FailureReason, JobHandle, JobState, JobStatus, TrainingSpec
 
@@ -47,6 +49,10 @@ def fake() -> Iterator[KubernetesFake]:
         found.create(CLUSTER_RUNTIMES, training_runtime("careless", fails_on_disruption=False))
         plain = training_runtime("plain", kind=RUNTIMES_OF_NAMESPACES, is_torch=False, network={"subdomain": "net"})
         found.create(RUNTIMES_OF_NAMESPACES, plain, "default")
+        patient = training_runtime("patient")
+        job = patient["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]
+        job["template"]["spec"]["terminationGracePeriodSeconds"] = 30
+        found.create(CLUSTER_RUNTIMES, patient)
         yield found
 
 
@@ -78,6 +84,12 @@ def name() -> str:
 def shell(script: str, **fields: Any) -> TrainingSpec:
     """Return a spec that runs a shell script."""
     return TrainingSpec(("sh", "-c", script), **fields)
+
+
+def deaf(gate: Path, **options: Any) -> TrainingSpec:
+    """Return a spec whose program saves its state until there is a *gate*, after it was told to end."""
+    script = f"trap 'while [ ! -e {gate} ]; do sleep 0.02; done; exit 0' TERM; while :; do sleep 0.02; done"
+    return shell(script, options={"runtime": "patient", **options})
 
 
 def until(look: Callable[[], Any], seconds: float = 15) -> Any:
@@ -162,12 +174,7 @@ def test_cancelled_is_said_when_the_last_process_has_ended(
 ) -> None:
     """While a node is still saving its state the job is not called stopped; then it stays for the record."""
     gate = tmp_path / "gate"
-    script = f"trap 'while [ ! -e {gate} ]; do sleep 0.02; done; exit 0' TERM; while :; do sleep 0.02; done"
-    runtime = training_runtime("patient")
-    job = runtime["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]
-    job["template"]["spec"]["terminationGracePeriodSeconds"] = 30
-    fake.create(CLUSTER_RUNTIMES, runtime)
-    handle = backend.submit(shell(script, options={"runtime": "patient"}), name=name, owner=OWNER)
+    handle = backend.submit(deaf(gate), name=name, owner=OWNER)
     state(backend, handle, JobState.RUNNING)
     process = fake.process_id(pods(api, name)[0]["metadata"]["name"])
     backend.cancel(handle)
@@ -177,20 +184,71 @@ def test_cancelled_is_said_when_the_last_process_has_ended(
     gate.touch()
     assert state(backend, handle).state is JobState.CANCELLED
     assert not lives(process)
-    assert backend.submit(shell(script, options={"runtime": "patient"}), name=name, owner=OWNER) == handle
+    assert backend.submit(deaf(gate), name=name, owner=OWNER) == handle
 
 
 def test_what_a_queue_would_resume_is_deleted(
-    backend: KubeflowBackend, fake: KubernetesFake, api: KubernetesApi, name: str
+    backend: KubeflowBackend, fake: KubernetesFake, api: KubernetesApi, name: str, tmp_path: Path
 ) -> None:
-    """Kueue starts again what it finds suspended: its TrainJobs are deleted, and stay until their pods are gone."""
-    handle = backend.submit(shell("sleep 60", options={"labels": QUEUE}), name=name, owner=OWNER)
+    """Kueue starts again what it finds suspended: its TrainJobs are deleted, and run on until their pods are gone."""
+    gate = tmp_path / "gate"
+    handle = backend.submit(deaf(gate, labels=QUEUE), name=name, owner=OWNER)
     state(backend, handle, JobState.RUNNING)
     process = fake.process_id(pods(api, name)[0]["metadata"]["name"])
     backend.cancel(handle)
+    assert backend.locate(name) is None
+    for _ in range(5):
+        status = backend.observe([handle])[handle]
+        assert (status.state, status.native, lives(process)) == (JobState.RUNNING, "Deleting", True)
+    gate.touch()
     until(lambda: handle not in backend.observe([handle]))
     assert not lives(process)
-    assert pods(api, name) == []
+
+
+def test_pods_that_outlive_their_deadline_are_ended(
+    backend: KubeflowBackend, fake: KubernetesFake, api: KubernetesApi, name: str
+) -> None:
+    """Trainer may fail to delete them: the job counts as running, and cancelling it ends them."""
+    handle = backend.submit(shell("sleep 60", max_runtime=600.0), name=name, owner=OWNER)
+    state(backend, handle, JobState.RUNNING)
+    process = fake.process_id(pods(api, name)[0]["metadata"]["name"])
+    failed = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "message": "too long"}
+    fake.set_status(KIND, name, {"conditions": [failed | {"lastTransitionTime": "2026-01-01T00:00:00Z"}]})
+    status = backend.observe([handle])[handle]
+    assert (status.state, status.native) == (JobState.RUNNING, "DeadlineExceeded")
+    backend.cancel(handle)
+    until(lambda: handle not in backend.observe([handle]))
+    assert not lives(process)
+
+
+def test_what_keeps_a_job_from_starting_is_told(
+    backend: KubeflowBackend, fake: KubernetesFake, api: KubernetesApi, name: str
+) -> None:
+    """A TrainJob without a Job is pending, and the controller's warnings are its detail."""
+    found = backend.submit(shell("true"), name=f"{name}-b", owner=OWNER)
+    body = api.get(TRAIN_JOBS, "default", f"{name}-b")
+    metadata = {"name": name, **{key: body["metadata"][key] for key in ("labels", "annotations")}}
+    spec = {**body["spec"], "managedBy": "kueue.x-k8s.io/multikueue"}
+    made = api.create(TRAIN_JOBS, "default", {**body, "metadata": metadata, "spec": spec, "status": {}})
+    about = {"kind": "TrainJob", "name": name, "namespace": "default", "uid": made["metadata"]["uid"]}
+    event = {"metadata": {"name": name}, "involvedObject": about, "type": "Warning", "message": "no such quota"}
+    fake.create(EVENTS, {**event, "reason": "TrainJobResourcesCreationFailed"}, "default")
+    status = backend.observe([replace(found, job_id=f"default/{name}")]).popitem()[1]
+    assert (status.state, status.native) == (JobState.PENDING, "Created")
+    assert "TrainJobResourcesCreationFailed: no such quota" in status.detail
+
+
+def test_a_runtime_that_repeats_programs_is_warned_of(
+    backend: KubeflowBackend, fake: KubernetesFake, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who uses it reads in the task's log what will happen to a program that fails."""
+    runtime = training_runtime("again")
+    del runtime["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["backoffLimit"]
+    fake.create(CLUSTER_RUNTIMES, runtime)
+    backend.submit(shell("true"), name=f"{name}-b", owner=OWNER)
+    assert caplog.text == ""
+    backend.submit(shell("true", options={"runtime": "again"}), name=name, owner=OWNER)
+    assert "'again' starts a program that failed again, up to 6 times" in caplog.text
 
 
 def test_suspended_by_somebody_else_is_waiting(backend: KubeflowBackend, api: KubernetesApi, name: str) -> None:
@@ -273,7 +331,7 @@ def test_secrets_reach_the_program_and_nothing_else(
     api.delete(SECRETS_OF_API, "default", name)
     assert backend.submit(spec, name=name, owner=OWNER) == handle
     assert api.get(SECRETS_OF_API, "default", name)["metadata"]["ownerReferences"][0]["kind"] == "TrainJob"
-    api.delete(TRAIN_JOBS, "default", name, policy="Foreground")
+    api.delete(TRAIN_JOBS, "default", name)
     until(lambda: not api.list(SECRETS_OF_API, "default", labels="app.kubernetes.io/managed-by=airflow-mlops")[0])
 
 

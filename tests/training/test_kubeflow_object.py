@@ -133,6 +133,24 @@ def test_a_runtime_with_a_launcher_is_refused() -> None:
         manifest.refuse_runtime(TrainingSpec(("true",)), runtime, options)
 
 
+def test_a_runtime_that_would_run_failed_jobs_again_is_refused() -> None:
+    """When a JobSet is removed by its TTL, Trainer up to 2.3 starts a failed TrainJob from the beginning."""
+    runtime = training_runtime("tidy")
+    runtime["spec"]["template"]["spec"]["ttlSecondsAfterFinished"] = 60
+    with pytest.raises(UnsupportedFeatureError, match=r"tidy.*ttlSecondsAfterFinished.*3779"):
+        manifest.refuse_runtime(TrainingSpec(("true",)), runtime, manifest.TrainerOptions("tidy"))
+
+
+def test_the_shipped_runtime_repeats_programs() -> None:
+    """What says nothing of restarts has the defaults of JobSet and Job; ours never repeats."""
+    shipped = training_runtime()
+    node = {"template": {"spec": {"containers": [{"name": "node"}]}}}
+    shipped["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"] = node
+    assert "up to 6 times (restartPolicy OnFailure); then its pods are deleted" in manifest.repeats(shipped)
+    assert manifest.repeats(training_runtime()) == ""
+    assert manifest.repeats({}) == ""
+
+
 def train_job(
     *conditions: tuple[str, str], suspend: bool = False, ours: bool = False, deleted: bool = False, **counts: int
 ) -> dict[str, Any]:

@@ -51,8 +51,8 @@ class Deletion:
         elif kind == JOBS and policy == "Orphan":
             self._orphan(item)
             self._store.remove(kind, item)
-        elif POLICIES[policy] and (kind == JOBS or kind.controller):
-            begin_foreground(self._store, kind, item)
+        elif POLICIES[policy] and kind == JOBS:
+            self._store.change(kind, item, lambda new: _begin(new["metadata"], 0, POLICIES[policy]))
         elif item["metadata"].get("finalizers"):
             self._store.change(kind, item, lambda new: _begin(new["metadata"], 0))
         else:
@@ -75,11 +75,6 @@ def mark_pod(store: Store, pod: Json, grace: int | None = None) -> None:
     """Ask for the end of a pod: its process gets SIGTERM now and SIGKILL after *grace* seconds."""
     wanted = grace if grace is not None else pod["spec"].get("terminationGracePeriodSeconds", 30)
     store.change(PODS, pod, lambda new: _begin(new["metadata"], wanted))
-
-
-def begin_foreground(store: Store, kind: Kind, item: Json) -> None:
-    """Mark an object that its controller removes when nothing below it is left."""
-    store.change(kind, item, lambda new: _begin(new["metadata"], 0, POLICIES["Foreground"]))
 
 
 def _begin(metadata: Json, grace: int, finalizer: str = "") -> None:

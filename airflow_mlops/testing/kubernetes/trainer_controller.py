@@ -2,7 +2,8 @@
 
 Source: https://github.com/kubeflow/trainer/blob/v2.3.0/pkg/controller/trainjob_controller.go and ``Status`` of its
 JobSet plugin. Only the cluster's thread calls it. Not modelled: JobSet's restarts, success policies and TTL, runtime
-patches that change while a TrainJob is suspended, and ``managedBy`` another controller (such a TrainJob is left alone).
+patches that change while a TrainJob is suspended, foreground deletion (it is as in the background), and ``managedBy``
+another controller (such a TrainJob is left alone).
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import datetime
 
 from airflow_mlops.testing.kubernetes.conditions import condition, is_true
 from airflow_mlops.testing.kubernetes.defaults import now, with_defaults
-from airflow_mlops.testing.kubernetes.deletion import begin_foreground
 from airflow_mlops.testing.kubernetes.events import emit
 from airflow_mlops.testing.kubernetes.kinds import JOBS, Kind
 from airflow_mlops.testing.kubernetes.problems import Json
@@ -38,9 +38,7 @@ class TrainJobController:
         with self._store.changed:
             train_jobs = self._store.all(self._kind)
             for train_job in train_jobs:
-                if train_job["metadata"].get("deletionTimestamp"):
-                    self._delete(train_job)
-                elif train_job["spec"]["managedBy"] == DEFAULTS["managedBy"]:
+                if train_job["spec"]["managedBy"] == DEFAULTS["managedBy"]:
                     self._reconcile(train_job)
             self._collect({job_set_uid(train_job) for train_job in train_jobs})
 
@@ -59,14 +57,6 @@ class TrainJobController:
                 self._store.remove(JOBS, job)
         if status:
             self._store.change(self._kind, train_job, lambda kept: kept.update({"status": status}))
-
-    def _delete(self, train_job: Json) -> None:
-        """Foreground deletion: the Job and its pods first, then the TrainJob."""
-        job = self._job(train_job)
-        if job is None:
-            self._store.remove(self._kind, train_job)
-        elif not job["metadata"].get("deletionTimestamp"):
-            begin_foreground(self._store, JOBS, job)
 
     def _job(self, train_job: Json) -> Json | None:
         found = self._store.find(JOBS, train_job["metadata"]["namespace"], job_name(train_job))

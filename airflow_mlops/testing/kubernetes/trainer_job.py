@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import uuid
 from collections.abc import Iterable
 from typing import Any
@@ -69,13 +70,22 @@ def _train(container: Json, train_job: Json, runtime: Json, nodes: int) -> None:
         resources[key] = {**resources.get(key, {}), **value} if isinstance(value, dict) else value
     container["env"] = _upserted(container.get("env") or [], trainer.get("env", []))
     if "torch" in runtime["spec"].get("mlPolicy", {}):
-        container["env"] = _upserted(container["env"], _torch(train_job, nodes))
+        container["env"] = _upserted(container["env"], _torch(train_job, nodes, resources))
         container["ports"] = [*(container.get("ports") or []), {"containerPort": PORT}]
 
 
-def _torch(train_job: Json, nodes: int) -> list[Json]:
+def _processes(resources: Json) -> int | str:
+    """Return how many processes torch starts on a node: one a processor core, unless there are GPUs."""
+    asked = {**resources.get("limits", {}), **resources.get("requests", {})}
+    if any("gpu" in name.lower() for name in asked):
+        return "auto"
+    cpus = str(asked.get("cpu", "1"))
+    return max(1, math.ceil(float(cpus[:-1]) / 1000 if cpus.endswith("m") else float(cpus)))
+
+
+def _torch(train_job: Json, nodes: int, resources: Json) -> list[Json]:
     name = train_job["metadata"]["name"]
-    per_node = train_job["spec"].get("trainer", {}).get("numProcPerNode", 1)
+    per_node = train_job["spec"].get("trainer", {}).get("numProcPerNode") or _processes(resources)
     rank = {"fieldRef": {"fieldPath": f"metadata.annotations['{COMPLETION_INDEX}']"}}
     return [
         {"name": "PET_NNODES", "value": str(nodes)},

@@ -16,9 +16,9 @@ from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.core.errors import ConflictError, InvalidSpecError, NotFoundError
 from airflow_mlops.core.features import Feature
 from airflow_mlops.core.identity import TaskIdentity
-from airflow_mlops.platforms.kubernetes import EVENTS, JOBS, SECRETS, Kind, KubernetesApi
+from airflow_mlops.platforms.kubernetes import EVENTS, JOBS, PODS, SECRETS, Kind, KubernetesApi
 from airflow_mlops.training.backends import kubeflow_object as manifest
-from airflow_mlops.training.backends.kubeflow_status import is_over, is_preempted, train_job_status
+from airflow_mlops.training.backends.kubeflow_status import is_over, is_preempted, is_stopping, train_job_status
 from airflow_mlops.training.backends.kubernetes import KubernetesBackend, worker_values
 from airflow_mlops.training.backends.kubernetes_job import secret_body
 from airflow_mlops.training.backends.kubernetes_log import read_on
@@ -26,7 +26,7 @@ from airflow_mlops.training.backends.kubernetes_look import explained, first_pod
 from airflow_mlops.training.backends.kubernetes_reasons import culprit, why_pending
 from airflow_mlops.training.backends.kubernetes_status import condition, told
 from airflow_mlops.training.backends.kubernetes_stream import JobStream
-from airflow_mlops.training.contract import JobHandle, JobState, JobStatus, TrainingSpec
+from airflow_mlops.training.contract import FailureReason, JobHandle, JobState, JobStatus, TrainingSpec
 from airflow_mlops.training.output import Output
 
 __all__ = ["KubeflowBackend"]
@@ -38,6 +38,11 @@ log = logging.getLogger(__name__)
 
 DEFAULTS = ("runtime", "runtime_kind")
 """Extras of the connection that are defaults of the options of the same name."""
+
+
+def ending(word: str, pods: int) -> JobStatus:
+    """Return the status of a job that was told to end and has not."""
+    return JobStatus(JobState.RUNNING, word, f"it is being ended: {pods} pods are left")
 
 
 Look = Callable[[list[JobHandle]], Mapping[JobHandle, JobStatus]]
@@ -85,17 +90,24 @@ class KubeflowBackend(KubernetesBackend):
             self._put(SECRETS, secret_body(train_job, values))
         return self._handle(train_job)
 
+    def observe(self, handles: Iterable[JobHandle]) -> Mapping[JobHandle, JobStatus]:
+        """Look at many jobs at once. One that is gone counts as running while pods of it live, if asked for alone."""
+        wanted = list(handles)
+        found = super().observe(wanted)
+        if len(wanted) == 1 and not found and (alive := self._alive(*self._place(wanted[0]))):
+            return {wanted[0]: ending("Deleting", alive)}
+        return found
+
     def cancel(self, handle: JobHandle) -> None:
         """Mark the TrainJob as cancelled and suspend it; one that somebody else would resume is deleted.
 
-        So is one that the webhook lets nobody change. It is there until its pods are gone, so that no attempt begins
-        beside another.
+        So is one that the webhook lets nobody change, and one whose deadline did not end its pods.
         """
         namespace, name = self._place(handle)
         train_job = self._find(namespace, name)
-        if train_job is None or is_over(train_job):
+        if train_job is None or (is_over(train_job) and not self._leaks(train_job)):
             return
-        if not manifest.is_queued(train_job):
+        if not manifest.is_queued(train_job) and not is_over(train_job):
             try:
                 self._api.patch(TRAIN_JOBS, namespace, name, manifest.CANCEL)
             except NotFoundError:
@@ -105,8 +117,7 @@ class KubeflowBackend(KubernetesBackend):
             else:
                 return
         with suppress(NotFoundError):
-            uid = train_job["metadata"]["uid"]
-            self._api.delete(TRAIN_JOBS, namespace, name, uid=uid, policy="Foreground")
+            self._api.delete(TRAIN_JOBS, namespace, name, uid=train_job["metadata"]["uid"])
 
     def read_log(self, handle: JobHandle, offset: int) -> tuple[str, int]:
         """Return what node 0 printed from *offset* on, and the offset to go on from."""
@@ -130,6 +141,8 @@ class KubeflowBackend(KubernetesBackend):
         runtime = self._runtime(spec, options)
         if runtime is not None:
             manifest.refuse_runtime(spec, runtime, options)
+            if repeats := manifest.repeats(runtime):
+                log.warning("The runtime %r %s. See docs/howto/kubeflow.md.", options.runtime, repeats)
             manifest.set_subdomain(body, manifest.subdomain_of(runtime))
         try:
             return self._api.create(TRAIN_JOBS, namespace, body)
@@ -162,8 +175,8 @@ class KubeflowBackend(KubernetesBackend):
         """Return the status with what the Job below and its pods say; only they know preemption and a full stop."""
         try:
             below = self._job(job)
-            if status.state is JobState.CANCELLED:
-                return self._stopped(below, status)
+            if status.state is JobState.CANCELLED or status.reason is FailureReason.TIMEOUT:
+                return self._stopped(job, below, status)
             if below is None:
                 return self._unmade(job, status)
             if status.state is JobState.FAILED and self._is_preempted(below):
@@ -174,15 +187,22 @@ class KubeflowBackend(KubernetesBackend):
         except InvalidSpecError as error:  # a right is missing, or the pod went away: what is known is known
             return replace(status, detail=f"{status.detail} (its pods cannot be read: {error})".strip())
 
-    def _stopped(self, below: Json | None, status: JobStatus) -> JobStatus:
-        """Return CANCELLED only when no pod is left that may still run."""
-        if below is None:
+    def _stopped(self, train_job: Json, below: Json | None, status: JobStatus) -> JobStatus:
+        """Return the end only when no pod is left that may still run."""
+        alive = self._alive(train_job["metadata"]["namespace"], train_job["metadata"]["name"])
+        if not alive and (below is None or is_stopping(below)):
             return status
-        is_ordered = bool(below["spec"].get("suspend") or condition(below, "Complete") or condition(below, "Failed"))
-        pods = [pod for pod in pods_of(self._api, below) if pod["status"].get("phase") not in ("Succeeded", "Failed")]
-        if is_ordered and not pods:
-            return status
-        return replace(status, state=JobState.RUNNING, native="Suspending", detail=f"{len(pods)} pods are being ended")
+        return ending("Suspending" if status.state is JobState.CANCELLED else status.native, alive)
+
+    def _leaks(self, train_job: Json) -> bool:
+        """Say whether pods go on after the deadline: Trainer 2.3 tries only once to delete them (its issue 3833)."""
+        below = self._job(train_job) if condition(train_job, "Failed").get("reason") == "DeadlineExceeded" else None
+        return below is not None and not is_stopping(below)
+
+    def _alive(self, namespace: str, name: str) -> int:
+        """Count the pods of a TrainJob that may still run, whoever owns them by now."""
+        pods = self._api.list(PODS, namespace, labels=f"{manifest.JOB_SET}={name}")[0]
+        return sum((pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed") for pod in pods)
 
     def _unmade(self, train_job: Json, status: JobStatus) -> JobStatus:
         """Return why there is no Job: none could be made, or it was deleted with the deadline."""

@@ -35,6 +35,8 @@ LONGEST_NAME = 35
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 ANCESTOR = "trainer.kubeflow.org/trainjob-ancestor-step"
+JOB_SET = "jobset.sigs.k8s.io/jobset-name"
+"""Label of the pods of a TrainJob, with its name."""
 QUEUE = "kueue.x-k8s.io/queue-name"
 """Label of what Kueue starts, stops and resumes: https://kueue.sigs.k8s.io/docs/tasks/run/trainjobs/"""
 
@@ -43,7 +45,7 @@ CANCEL = {"metadata": {"annotations": {CANCELLED: "true"}}, "spec": {"suspend": 
 
 REFUSED = {
     "priority_class": "a TrainJob cannot set it; set priorityClassName in the runtime",
-    "ttl_seconds_after_finished": "a TrainJob stays until it is deleted; set ttlSecondsAfterFinished in the runtime",
+    "ttl_seconds_after_finished": "a TrainJob stays until it is deleted",
     "fetch_image": "a TrainJob cannot add an init container; fetch the input in a task before, or in the program",
     "fetch_secret": "a TrainJob cannot add an init container; fetch the input in a task before, or in the program",
 }
@@ -184,7 +186,7 @@ def _patch(spec: TrainingSpec, pod: pods.PodOptions, place: CheckpointPlace | No
 
 
 def refuse_runtime(spec: TrainingSpec, runtime: Json, options: TrainerOptions) -> None:
-    """Refuse a runtime whose trainer is not in ``node``, or which would hide that a node was taken away.
+    """Refuse a runtime whose trainer is not in ``node``, which runs failed jobs again, or would hide a lost node.
 
     :raises UnsupportedFeatureError: naming what the runtime lacks
     """
@@ -193,12 +195,32 @@ def refuse_runtime(spec: TrainingSpec, runtime: Json, options: TrainerOptions) -
     if trainers != [NODE]:
         told = f"its trainer runs in {', '.join(map(str, trainers)) or 'no job'}, and results are read from {NODE!r}"
         raise UnsupportedFeatureError("kubeflow", f"options.runtime={options.runtime}", told)
+    if _job_set(runtime).get("ttlSecondsAfterFinished") is not None:
+        told = (
+            "it has ttlSecondsAfterFinished, and Kubeflow Trainer up to 2.3 starts a failed job again when its JobSet "
+            "is deleted (https://github.com/kubeflow/trainer/issues/3779); take it out of the runtime"
+        )
+        raise UnsupportedFeatureError("kubeflow", f"options.runtime={options.runtime}", told)
     if spec.spot and not _fails_on_disruption(jobs[NODE]):
         told = (
             f"the runtime {options.runtime!r} has no podFailurePolicy with FailJob on DisruptionTarget, so that a node "
             "that is taken away would look like a failed program; choose a runtime that has it"
         )
         raise UnsupportedFeatureError("kubeflow", "spot", told)
+
+
+def repeats(runtime: Json) -> str:
+    """Return what the runtime does with a program that failed, if it starts it again; else an empty text."""
+    jobs = [job for job in _job_set(runtime).get("replicatedJobs") or [] if job.get("name") == NODE]
+    spec = (jobs[0].get("template") or {}).get("spec") or {} if jobs else {}
+    limit, policy = (
+        spec.get("backoffLimit", 6),
+        spec.get("template", {}).get("spec", {}).get("restartPolicy", "OnFailure"),
+    )
+    if not limit or not jobs:
+        return ""
+    lost = "; then its pods are deleted with their logs" if policy == "OnFailure" else ""
+    return f"starts a program that failed again, up to {limit} times (restartPolicy {policy}){lost}"
 
 
 def subdomain_of(runtime: Json) -> str:

@@ -86,6 +86,12 @@ def is_preempted(job: Json) -> bool:
     return failed.get("reason") == "PodFailurePolicy" and "DisruptionTarget" in str(failed.get("message"))
 
 
+def is_stopping(job: Json) -> bool:
+    """Say whether the Job below makes no more pods: it is suspended, has ended or is being deleted."""
+    ended = condition(job, "Complete") or condition(job, "Failed")
+    return bool(job["spec"].get("suspend") or ended or job["metadata"].get("deletionTimestamp"))
+
+
 def _count(train_job: Json, key: str) -> int:
     jobs = (train_job.get("status") or {}).get("jobsStatus") or []
     return sum(int(job.get(key) or 0) for job in jobs)
