@@ -18,6 +18,7 @@ from airflow_mlops.testing.kubernetes import PODS, KubernetesFake, kubernetes_fa
 from airflow_mlops.training.backends import kubernetes_stream
 from airflow_mlops.training.backends.kubernetes import KubernetesBackend
 from airflow_mlops.training.contract import JobHandle, JobState, TrainingSpec
+from airflow_mlops.training.look import look
 from airflow_mlops.training.watch import Place, watch
 from airflow_mlops.training.watch_rules import Pace
 
@@ -179,3 +180,22 @@ def test_waiting_tasks_share_one_watch_and_bear_what_breaks(fake: KubernetesFake
 
     assert asyncio.run(wait_for_all()) == ["succeeded"] * 50
     assert fake.calls.count("list", "jobs") + fake.calls.count("get", "jobs") <= 8
+
+
+def test_a_missing_right_is_told_to_everybody_and_asked_once(fake: KubernetesFake, backend: KubernetesBackend) -> None:
+    """A hundred who wait are told that the account may not list, at the price of one request."""
+    jobs = [JobHandle("kubernetes", f"default/aml-{number}") for number in range(100)]
+    fake.faults.fail(1, code=403, verb="list", resource="jobs")
+    with backend.stream() as stream:
+        sight = look(backend, stream, jobs)
+    assert set(sight.broken) == set(jobs)
+    assert fake.calls.count("list", "jobs") == 1
+
+
+def test_a_server_that_ends_every_watch_is_not_flooded(fake: KubernetesFake, backend: KubernetesBackend) -> None:
+    """Whatever is between us and the cluster, a watch that ends at once is opened again a second later."""
+    fake.faults.fail(1000, code=410, verb="watch", resource="jobs")
+    with backend.stream() as stream:
+        stream.observe([JobHandle("kubernetes", "default/aml-1")])
+        time.sleep(1.5)
+    assert fake.calls.count("watch", "jobs") == 2

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from airflow_mlops.core.errors import MlopsError, PlatformUnavailableError
+from airflow_mlops.core.errors import InvalidSpecError, MlopsError, PlatformUnavailableError
 from airflow_mlops.platforms.kubernetes import Kind, KubernetesApi, Watch
 from airflow_mlops.platforms.kubernetes_answers import ExpiredError
 from airflow_mlops.training.backends.kubernetes_job import SELECTOR
@@ -21,6 +22,9 @@ Json = dict[str, Any]
 
 WATCH_SECONDS = 240
 """After that the server ends a watch, and the next goes on where it ended."""
+
+SHORTEST_WATCH = 1.0
+"""Seconds between the beginnings of two watches, whatever became of the first."""
 
 
 class JobStream:
@@ -33,6 +37,7 @@ class JobStream:
     def __init__(self, api: KubernetesApi, kind: Kind, status: Callable[[Json], JobStatus]) -> None:
         self._api, self._kind, self._status = api, kind, status
         self._watched: dict[str, _Namespace] = {}
+        self._refused: dict[str, InvalidSpecError] = {}
         self._changed: Callable[[], None] = lambda: None
 
     def notify(self, changed: Callable[[], None]) -> None:
@@ -43,6 +48,7 @@ class JobStream:
         """Return what is known about jobs, without a request.
 
         :raises PlatformUnavailableError: the stream is broken, or could not be opened
+        :raises InvalidSpecError: the account may not list there; a second look does not ask again
         """
         found = {}
         for handle in handles:
@@ -61,8 +67,14 @@ class JobStream:
         self._changed()
 
     def _namespace(self, name: str) -> _Namespace:
+        if name in self._refused:
+            raise self._refused[name]
         if name not in self._watched:
-            self._watched[name] = _Namespace(self._api, name, self._kind, self._status, self._tell)
+            try:
+                self._watched[name] = _Namespace(self._api, name, self._kind, self._status, self._tell)
+            except InvalidSpecError as error:
+                self._refused[name] = error
+                raise
         return self._watched[name]
 
 
@@ -81,7 +93,7 @@ class _Namespace:
         self._jobs: dict[str, JobStatus] = {}
         self._failure = ""
         self._watch: Watch | None = None
-        self._lock, self._closed = threading.Lock(), False
+        self._lock, self._closed = threading.Lock(), threading.Event()
         self._version = self._list()
         self._thread = threading.Thread(target=self._run, name=f"kubernetes-{kind.plural}-{name}", daemon=True)
         self._thread.start()
@@ -93,21 +105,23 @@ class _Namespace:
 
     def close(self) -> None:
         with self._lock:
-            self._closed = True
+            self._closed.set()
             if self._watch is not None:
                 self._watch.close()
         self._thread.join(10)
 
     def _run(self) -> None:
         try:
-            while not self._closed:
+            while not self._closed.is_set():
+                began = time.monotonic()
                 self._follow()
+                self._closed.wait(max(0.0, SHORTEST_WATCH - (time.monotonic() - began)))
         except MlopsError as error:
             self._failure = str(error)
         except Exception as error:  # noqa: BLE001 - it is not lost: the next look raises it
             self._failure = repr(error)
         finally:
-            if not self._closed:
+            if not self._closed.is_set():
                 self._changed()
 
     def _follow(self) -> None:
@@ -116,14 +130,14 @@ class _Namespace:
             for event in self._open():
                 self._note(event["type"], event["object"])
         except ExpiredError:
-            if not self._closed:
+            if not self._closed.is_set():
                 self._version = self._list()
 
     def _open(self) -> Iterable[Json]:
         watch = self._api.watch(self._kind, self._name, labels=SELECTOR, version=self._version, seconds=WATCH_SECONDS)
         with self._lock:
             self._watch = watch
-            if self._closed:
+            if self._closed.is_set():
                 with contextlib.suppress(OSError):
                     watch.close()
         return watch
