@@ -174,6 +174,7 @@ def test_a_run_that_ended_between_look_and_order_is_no_error(
 ) -> None:
     """The server refuses to end what is over: that is looked at again, not reported. What goes on is."""
     handle = submit(backend)
+    status(backend, handle, JobState.RUNNING)
     client = backend._client
     order = client.terminate
 
