@@ -221,6 +221,20 @@ def test_pods_that_outlive_their_deadline_are_ended(
     assert not lives(process)
 
 
+def test_without_the_right_to_see_pods_a_job_is_still_seen(
+    backend: KubeflowBackend, fake: KubernetesFake, name: str
+) -> None:
+    """What the TrainJob itself says is told, with what could not be read; a job that is gone is gone."""
+    handle = backend.submit(shell("exit 3"), name=name, owner=OWNER)
+    state(backend, handle)
+    fake.faults.fail(1, code=403, verb="list", resource="pods")
+    status = backend.observe([handle])[handle]
+    assert (status.state, status.reason) == (JobState.FAILED, FailureReason.NONE)
+    assert "cannot be read" in status.detail
+    fake.faults.fail(1, code=403, verb="list", resource="pods")
+    assert backend.observe([JobHandle("kubeflow", f"default/{name}-gone")]) == {}
+
+
 def test_what_keeps_a_job_from_starting_is_told(
     backend: KubeflowBackend, fake: KubernetesFake, api: KubernetesApi, name: str
 ) -> None:

@@ -34,18 +34,18 @@ __all__ = ["KubeflowBackend"]
 Json = dict[str, Any]
 
 TRAIN_JOBS = Kind("trainer.kubeflow.org", "v1alpha1", "trainjobs")
-log = logging.getLogger(__name__)
 
 DEFAULTS = ("runtime", "runtime_kind")
 """Extras of the connection that are defaults of the options of the same name."""
+
+Look = Callable[[list[JobHandle]], Mapping[JobHandle, JobStatus]]
+
+log = logging.getLogger(__name__)
 
 
 def ending(word: str, pods: int) -> JobStatus:
     """Return the status of a job that was told to end and has not."""
     return JobStatus(JobState.RUNNING, word, f"it is being ended: {pods} pods are left")
-
-
-Look = Callable[[list[JobHandle]], Mapping[JobHandle, JobStatus]]
 
 
 class TrainJobStream(JobStream):
@@ -94,8 +94,10 @@ class KubeflowBackend(KubernetesBackend):
         """Look at many jobs at once. One that is gone counts as running while pods of it live, if asked for alone."""
         wanted = list(handles)
         found = super().observe(wanted)
-        if len(wanted) == 1 and not found and (alive := self._alive(*self._place(wanted[0]))):
-            return {wanted[0]: ending("Deleting", alive)}
+        if len(wanted) == 1 and not found:
+            with suppress(InvalidSpecError):  # pods may not be listed: then it is gone as far as anybody can tell
+                if alive := self._alive(*self._place(wanted[0])):
+                    return {wanted[0]: ending("Deleting", alive)}
         return found
 
     def cancel(self, handle: JobHandle) -> None:
@@ -123,9 +125,9 @@ class KubeflowBackend(KubernetesBackend):
         """Return what node 0 printed from *offset* on, and the offset to go on from."""
         train_job = self._find(*self._place(handle))
         job = None if train_job is None else self._job(train_job)
-        return (
-            ("", offset) if job is None else read_on(self._api, job, first_pods(self._api, job), offset, manifest.NODE)
-        )
+        if job is None:
+            return "", offset
+        return read_on(self._api, job, first_pods(self._api, job), offset, manifest.NODE)
 
     @contextmanager
     def stream(self) -> Iterator[JobStream]:
@@ -180,9 +182,7 @@ class KubeflowBackend(KubernetesBackend):
             if below is None:
                 return self._unmade(job, status)
             if status.state is JobState.FAILED and self._is_preempted(below):
-                return replace(
-                    status, state=JobState.PREEMPTED, native="Preempted", detail=told(below) or status.detail
-                )
+                return JobStatus(JobState.PREEMPTED, "Preempted", told(below) or status.detail)
             return explained(self._api, below, status, manifest.NODE)
         except InvalidSpecError as error:  # a right is missing, or the pod went away: what is known is known
             return replace(status, detail=f"{status.detail} (its pods cannot be read: {error})".strip())
@@ -210,9 +210,8 @@ class KubeflowBackend(KubernetesBackend):
             return status
         metadata = train_job["metadata"]
         selector = f"involvedObject.uid={metadata['uid']}"
-        return replace(
-            status, detail=why_pending([], self._api.list(EVENTS, metadata["namespace"], fields=selector)[0])
-        )
+        events = self._api.list(EVENTS, metadata["namespace"], fields=selector)[0]
+        return replace(status, detail=why_pending([], events))
 
     def _is_preempted(self, below: Json) -> bool:
         if is_preempted(below):
