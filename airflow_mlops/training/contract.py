@@ -135,6 +135,7 @@ class JobStatus(Record):
     :param detail: why, in the platform's words: the exit code, the last lines of the log
     :param progress: share done from 0 to 1, if the job tells
     :param reason: of a FAILED job, what kind of failure it is
+    :param billed_seconds: seconds the platform bills for so far, all nodes together; ``None`` where it does not tell
     """
 
     state: JobState
@@ -142,6 +143,7 @@ class JobStatus(Record):
     detail: str = ""
     progress: float | None = None
     reason: FailureReason = FailureReason.NONE
+    billed_seconds: float | None = None
 
 
 @dataclass(frozen=True)
