@@ -225,6 +225,16 @@ def test_a_job_without_room_says_so_and_waits(cluster: Cluster) -> None:
     assert cluster.wait(job).state is JobState.SUCCEEDED
 
 
+def test_time_that_was_spent_waiting_for_room_is_told(cluster: Cluster) -> None:
+    """A job that never got a node before its time was over does not look like a slow program."""
+    cluster.fake.fill_node()
+    job = cluster.submit("true", max_runtime=1.0)
+    status = cluster.wait(job)
+    assert (status.state, status.reason) == (JobState.FAILED, FailureReason.TIMEOUT)
+    assert "FailedScheduling" in status.detail
+    assert "Insufficient cpu" in status.detail
+
+
 def test_an_image_that_cannot_be_pulled_is_named(cluster: Cluster) -> None:
     """The job cannot start by itself: it stays PENDING, and its detail says which image and why."""
     cluster.fake.hide_image("private:1")

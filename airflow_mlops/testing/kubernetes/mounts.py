@@ -42,7 +42,7 @@ def message_path(container: Json) -> str:
 
 def message_file(folder: Path, pod: Json, container: Json) -> Path:
     """Return the file that stands for it."""
-    home = folder / pod["metadata"]["uid"]
+    home = folder / str(pod["metadata"]["uid"])
     home.mkdir(exist_ok=True)
     return home / f".termination-log-{container['name']}"
 

@@ -92,10 +92,19 @@ def _failed(api: KubernetesApi, job: Json, status: JobStatus, program: str) -> J
         if starved and any(is_quota(text) for text in warnings(events)):
             status = replace(status, reason=FailureReason.QUOTA)
         told = [text for text in warnings(events) if status.native not in text]
+        told += _unplaced(api, job) if status.reason is FailureReason.TIMEOUT else []
         return replace(status, detail="; ".join([status.detail, *told]))
     container = terminated(pod)[0] or program
     detail = why_failed(pod, last_lines(api, pod, container), _events(api, pod))
     return replace(status, detail=detail, reason=failure_reason(pod))
+
+
+def _unplaced(api: KubernetesApi, job: Json) -> list[str]:
+    """Return why pods of a Job that is out of time had to wait for a node: it counts, and the pods are gone."""
+    metadata = job["metadata"]
+    found = api.list(EVENTS, metadata["namespace"], fields="reason=FailedScheduling,involvedObject.kind=Pod")[0]
+    prefix = f"{metadata['name']}-"
+    return warnings([event for event in found if event["involvedObject"].get("name", "").startswith(prefix)])[-1:]
 
 
 def pods_of(api: KubernetesApi, job: Json, more: str = "") -> list[Json]:
