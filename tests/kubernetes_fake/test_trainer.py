@@ -150,6 +150,8 @@ def test_the_webhook_knows_the_runtimes(trainer: Trainer) -> None:
         ({"activeDeadlineSeconds": 0}, 422, "at least 1"),
         ({"trainer": {"args": ["x"] * 129}}, 422, "at most 128"),
         ({"trainer": {"env": [{"name": "PET_NNODES", "value": "3"}]}}, 403, "reserved envs"),
+        ({"trainer": {"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}}, 422, "Duplicate value"),
+        ({"runtimePatches": [{"manager": "me/us"}, {"manager": "me/us"}]}, 422, "Duplicate value"),
         ({"runtimePatches": [{"manager": "me"}]}, 403, "domain-prefixed"),
     ],
 )
@@ -163,7 +165,7 @@ def test_patches_reach_the_pods_and_only_what_exists(trainer: Trainer, until: Ca
     """A patch of the runtime changes labels, placement and volumes of the pods; a job or container must be in it."""
 
     def patch(job: str = "node", container: str = "node") -> list[dict[str, Any]]:
-        mounts = [{"name": "data", "mountPath": "/data"}, {"name": "data", "mountPath": "/other", "subPath": "x"}]
+        mounts = [{"name": "data", "mountPath": "/data"}]
         pod = {
             "nodeSelector": {"pool": "gpu"},
             "volumes": [{"name": "data", "emptyDir": {}}],
@@ -177,7 +179,7 @@ def test_patches_reach_the_pods_and_only_what_exists(trainer: Trainer, until: Ca
     until(lambda: "Complete" in trainer.conditions("patched"))
     (pod,) = trainer.pods("patched")
     assert (pod.metadata.labels["mine"], pod.spec.node_selector) == ("yes", {"pool": "gpu"})
-    assert [mount.mount_path for mount in pod.spec.containers[0].volume_mounts] == ["/data", "/other"]
+    assert [mount.mount_path for mount in pod.spec.containers[0].volume_mounts] == ["/data"]
     assert trainer.get("patched")["spec"]["runtimePatches"][0]["time"]
     assert refused(lambda: trainer.submit("p1", runtimePatches=patch(job="launcher")))[0] == 403
     assert refused(lambda: trainer.submit("p2", runtimePatches=patch(container="side")))[0] == 403

@@ -114,6 +114,23 @@ def test_wrong_options_are_refused(options: dict[str, Any], told: str) -> None:
         made(TrainingSpec(("true",), options=options))
 
 
+def test_a_volume_at_two_paths_is_refused() -> None:
+    """The API takes a volume's name only once in a container."""
+    mounts = [{"name": "data", "mountPath": "/a"}, {"name": "data", "mountPath": "/b"}]
+    with pytest.raises(UnsupportedFeatureError, match=r"options.volume_mounts.*only once"):
+        made(TrainingSpec(("true",), options={"volume_mounts": mounts}))
+
+
+def test_a_variable_has_one_value() -> None:
+    """What we say of the world stands against a variable of the same name, which the API would refuse."""
+    body = made(TrainingSpec(("true",), env={"MLOPS_NODES": "7", "MLOPS_MASTER_ADDR": "x"}, nodes=2))
+    found = [(one["name"], one.get("value")) for one in body["spec"]["trainer"]["env"]]
+    assert [value for name, value in found if name in ("MLOPS_NODES", "MLOPS_MASTER_ADDR")] == [
+        "2",
+        f"{NAME}-node-0-0.{NAME}",
+    ]
+
+
 @pytest.mark.parametrize("name", ["a" * 36, "1st", "Upper", "dot.ted", "end-"])
 def test_names_that_pods_could_not_have_are_refused(name: str) -> None:
     """The name is the beginning of longer ones, and a DNS label."""

@@ -67,7 +67,7 @@ def custom_kind(group: str, version: str, plural: str, name: str, schema: Json) 
     """Return a kind as a CRD registers it.
 
     :param schema: ``openAPIV3Schema``: ``type``, ``properties``, ``required``, ``items``, ``enum``, ``minimum``,
-        ``maximum``, ``pattern``, ``maxLength``, ``additionalProperties``, ``x-kubernetes-preserve-unknown-fields``
-        and ``x-kubernetes-int-or-string`` are understood
+        ``maximum``, ``pattern``, ``maxLength``, ``additionalProperties``, ``x-kubernetes-preserve-unknown-fields``,
+        ``x-kubernetes-int-or-string``, ``x-kubernetes-list-map-keys``, ``maxItems`` and ``minLength`` are understood
     """
     return Kind(group, version, plural, name, schema=schema)

@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Any
 
 from airflow_mlops.core.extras import extra
-from airflow_mlops.testing.kubernetes.problems import Json, required
+from airflow_mlops.testing.kubernetes.problems import Json, cause, required
 
 SCALARS: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "bool": bool, "float": (int, float)}
 GO_NAMES = {"str": "string", "int": "int32", "bool": "bool", "float": "float64"}
@@ -165,12 +165,21 @@ def _check_custom(schema: Json, value: Any, path: str, found: Findings) -> None:
     elif wanted == "object":
         _check_custom_object(schema, value, path, found)
     elif wanted == "array":
-        if len(value) > schema.get("maxItems", len(value)):
-            found.missing.append(_wrong(path, f"Too many: must have at most {schema['maxItems']} items"))
-        for index, one in enumerate(value):
-            _check_custom(schema.get("items", {}), one, f"{path}[{index}]", found)
+        _check_custom_array(schema, value, path, found)
     else:
         _check_custom_value(schema, value, path, found)
+
+
+def _check_custom_array(schema: Json, value: list[Any], path: str, found: Findings) -> None:
+    if len(value) > schema.get("maxItems", len(value)):
+        found.missing.append(_wrong(path, f"Too many: must have at most {schema['maxItems']} items"))
+    keys, seen = schema.get("x-kubernetes-list-map-keys", []), []
+    for index, one in enumerate(value):
+        _check_custom(schema.get("items", {}), one, f"{path}[{index}]", found)
+        own = {key: one.get(key) for key in keys} if isinstance(one, dict) else {}
+        if own and own in seen:
+            found.missing.append(cause("FieldValueDuplicate", f"{path}[{index}]", f"Duplicate value: {own}"))
+        seen.append(own)
 
 
 def _check_custom_object(schema: Json, value: Json, path: str, found: Findings) -> None:

@@ -17,8 +17,10 @@ def _object(*required: str, **properties: Json) -> Json:
     return {"type": "object", "required": list(required), "properties": properties}
 
 
-def _list(items: Json, most: int) -> Json:
-    return {"type": "array", "items": items, "maxItems": most}
+def _list(items: Json, most: int, key: str = "") -> Json:
+    """Return the schema of a list, in which *key* may stand only once, if there is one."""
+    keyed = {"x-kubernetes-list-map-keys": [key]} if key else {}
+    return {"type": "array", "items": items, "maxItems": most, **keyed}
 
 
 def _text(most: int = 253, least: int = 0) -> Json:
@@ -52,7 +54,7 @@ TRAINER = _object(
     image=_text(500),
     command=_list(_text(1 << 20), 128),
     args=_list(_text(1 << 20), 128),
-    env=_list(_core("V1EnvVar"), 128),
+    env=_list(_core("V1EnvVar"), 128, "name"),
     numNodes={"type": "integer"},
     numProcPerNode={"type": "integer"},
     resourcesPerNode=_object(
@@ -65,29 +67,29 @@ TRAINER = _object(
 CONTAINER_PATCH = _object(
     "name",
     name=_text(least=1),
-    env=_list(_core("V1EnvVar"), 128),
-    volumeMounts=_list(_core("V1VolumeMount"), 128),
+    env=_list(_core("V1EnvVar"), 128, "name"),
+    volumeMounts=_list(_core("V1VolumeMount"), 128, "name"),
     securityContext=_core("V1SecurityContext"),
 )
 
 POD_SPEC_PATCH = _object(
     serviceAccountName=_text(),
-    volumes=_list(_core("V1Volume"), 128),
-    initContainers=_list(CONTAINER_PATCH, 64),
-    containers=_list(CONTAINER_PATCH, 64),
-    imagePullSecrets=_list(_core("V1LocalObjectReference"), 64),
+    volumes=_list(_core("V1Volume"), 128, "name"),
+    initContainers=_list(CONTAINER_PATCH, 64, "name"),
+    containers=_list(CONTAINER_PATCH, 64, "name"),
+    imagePullSecrets=_list(_core("V1LocalObjectReference"), 64, "name"),
     securityContext=_core("V1PodSecurityContext"),
     nodeSelector=TEXTS,
     affinity=_core("V1Affinity"),
     tolerations=_list(_core("V1Toleration"), 128),
-    schedulingGates=_list(_core("V1PodSchedulingGate"), 16),
+    schedulingGates=_list(_core("V1PodSchedulingGate"), 16, "name"),
     terminationGracePeriodSeconds=_count(),
 )
 
 POD_TEMPLATE_PATCH = _object(metadata=METADATA, spec=POD_SPEC_PATCH)
 JOB_TEMPLATE_PATCH = _object(metadata=METADATA, spec=_object(template=POD_TEMPLATE_PATCH))
 REPLICATED_JOB_PATCH = _object("name", name=_text(least=1), template=JOB_TEMPLATE_PATCH)
-JOB_SET_PATCH = _object(metadata=METADATA, spec=_object(replicatedJobs=_list(REPLICATED_JOB_PATCH, 100)))
+JOB_SET_PATCH = _object(metadata=METADATA, spec=_object(replicatedJobs=_list(REPLICATED_JOB_PATCH, 100, "name")))
 RUNTIME_PATCH = _object(
     "manager",
     manager=_text(least=1),
@@ -99,7 +101,7 @@ TRAIN_JOB_SPEC = _object(
     "runtimeRef",
     runtimeRef=_object("name", name=_text(least=1), apiGroup=_text(), kind=_text()),
     trainer=TRAINER,
-    runtimePatches=_list(RUNTIME_PATCH, 16),
+    runtimePatches=_list(RUNTIME_PATCH, 16, "manager"),
     suspend={"type": "boolean"},
     activeDeadlineSeconds=_count(1),
     managedBy={

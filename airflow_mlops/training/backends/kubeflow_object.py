@@ -158,11 +158,10 @@ def _trainer(spec: TrainingSpec, options: tuple[TrainerOptions, pods.PodOptions]
 
 def _environment(spec: TrainingSpec, name: str, place: CheckpointPlace | None) -> list[Json]:
     """Return what the Kubernetes backend says, but for the host of node 0: it has the names that JobSet gives."""
-    variables = pods.environment(spec, name, place)
-    if spec.nodes == 1:
-        return variables
-    master = {"name": launch.MASTER_ADDR, "value": _master(name, name)}
-    return [master if one["name"] == launch.MASTER_ADDR else one for one in variables]
+    variables = {one["name"]: one for one in pods.environment(spec, name, place)}  # the API takes a name only once
+    if spec.nodes > 1:
+        variables[launch.MASTER_ADDR] = {"name": launch.MASTER_ADDR, "value": _master(name, name)}
+    return list(variables.values())
 
 
 def _master(name: str, subdomain: str) -> str:
@@ -179,10 +178,19 @@ def _patch(spec: TrainingSpec, pod: pods.PodOptions, place: CheckpointPlace | No
     if volumes := pods.volumes(pod, place, ()):
         body["volumes"] = volumes
     if mounts := pods.mounts(pod, place, ()):
+        _refuse_twice(mounts)
         body["containers"] = [{"name": NODE, "volumeMounts": mounts}]
     template: Json = {"metadata": of_pods, **({"spec": body} if body else {})}
     job = {"name": NODE, "template": {"spec": {"template": template}}}
     return {"manager": MANAGER, "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [job]}}}}
+
+
+def _refuse_twice(mounts: list[Json]) -> None:
+    """Refuse what the API, unlike that of pods, cannot say: one volume at two paths."""
+    names = [mount.get("name") for mount in mounts]
+    if len(names) > len(set(names)):
+        told = "a TrainJob mounts each volume only once; give the volume a second time under another name"
+        raise UnsupportedFeatureError("kubeflow", "options.volume_mounts", told)
 
 
 def refuse_runtime(spec: TrainingSpec, runtime: Json, options: TrainerOptions) -> None:
