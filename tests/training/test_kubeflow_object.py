@@ -14,6 +14,7 @@ from airflow_mlops.core.identity import TaskIdentity
 from airflow_mlops.testing.kubernetes.schema import check_schema
 from airflow_mlops.testing.kubernetes.trainer import TRAIN_JOBS, training_runtime
 from airflow_mlops.training.backends import kubeflow_object as manifest
+from airflow_mlops.training.backends.kubeflow_runtime import refuse_runtime, repeats
 from airflow_mlops.training.backends.kubeflow_status import STATES, train_job_status
 from airflow_mlops.training.backends.kubernetes_job import CANCELLED
 from airflow_mlops.training.contract import FailureReason, JobState, Resources, TrainingSpec
@@ -147,7 +148,7 @@ def test_a_runtime_with_a_launcher_is_refused() -> None:
     jobs[0] = {"name": "node", "template": {"spec": jobs[0]["template"]["spec"]}}
     options = manifest.TrainerOptions("deepspeed-distributed")
     with pytest.raises(UnsupportedFeatureError, match=r"deepspeed-distributed.*launcher"):
-        manifest.refuse_runtime(TrainingSpec(("true",)), runtime, options)
+        refuse_runtime(TrainingSpec(("true",)), runtime, options)
 
 
 def test_a_runtime_that_would_run_failed_jobs_again_is_refused() -> None:
@@ -155,7 +156,7 @@ def test_a_runtime_that_would_run_failed_jobs_again_is_refused() -> None:
     runtime = training_runtime("tidy")
     runtime["spec"]["template"]["spec"]["ttlSecondsAfterFinished"] = 60
     with pytest.raises(UnsupportedFeatureError, match=r"tidy.*ttlSecondsAfterFinished.*3779"):
-        manifest.refuse_runtime(TrainingSpec(("true",)), runtime, manifest.TrainerOptions("tidy"))
+        refuse_runtime(TrainingSpec(("true",)), runtime, manifest.TrainerOptions("tidy"))
 
 
 def test_the_shipped_runtime_repeats_programs() -> None:
@@ -163,9 +164,9 @@ def test_the_shipped_runtime_repeats_programs() -> None:
     shipped = training_runtime()
     node = {"template": {"spec": {"containers": [{"name": "node"}]}}}
     shipped["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"] = node
-    assert "up to 6 times (restartPolicy OnFailure); then its pods are deleted" in manifest.repeats(shipped)
-    assert manifest.repeats(training_runtime()) == ""
-    assert manifest.repeats({}) == ""
+    assert "up to 6 times (restartPolicy OnFailure); then its pods are deleted" in repeats(shipped)
+    assert repeats(training_runtime()) == ""
+    assert repeats({}) == ""
 
 
 def train_job(

@@ -18,6 +18,7 @@ from airflow_mlops.core.features import Feature
 from airflow_mlops.core.identity import TaskIdentity
 from airflow_mlops.platforms.kubernetes import EVENTS, JOBS, PODS, SECRETS, Kind, KubernetesApi
 from airflow_mlops.training.backends import kubeflow_object as manifest
+from airflow_mlops.training.backends.kubeflow_runtime import refuse_runtime, repeats, subdomain_of
 from airflow_mlops.training.backends.kubeflow_status import is_over, is_preempted, is_stopping, train_job_status
 from airflow_mlops.training.backends.kubernetes import KubernetesBackend, worker_values
 from airflow_mlops.training.backends.kubernetes_job import secret_body
@@ -142,10 +143,10 @@ class KubeflowBackend(KubernetesBackend):
             return self._same(name, spec)
         runtime = self._runtime(spec, options)
         if runtime is not None:
-            manifest.refuse_runtime(spec, runtime, options)
-            if repeats := manifest.repeats(runtime):
-                log.warning("The runtime %r %s. See docs/howto/kubeflow.md.", options.runtime, repeats)
-            manifest.set_subdomain(body, manifest.subdomain_of(runtime))
+            refuse_runtime(spec, runtime, options)
+            if again := repeats(runtime):
+                log.warning("The runtime %r %s. See docs/howto/kubeflow.md.", options.runtime, again)
+            manifest.set_subdomain(body, subdomain_of(runtime))
         try:
             return self._api.create(TRAIN_JOBS, namespace, body)
         except ConflictError:

@@ -34,7 +34,6 @@ LONGEST_NAME = 35
 """JobSet, Job and pods add up to 28 characters to the name, and 63 are allowed."""
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-ANCESTOR = "trainer.kubeflow.org/trainjob-ancestor-step"
 JOB_SET = "jobset.sigs.k8s.io/jobset-name"
 """Label of the pods of a TrainJob, with its name."""
 QUEUE = "kueue.x-k8s.io/queue-name"
@@ -191,63 +190,3 @@ def _refuse_twice(mounts: list[Json]) -> None:
     if len(names) > len(set(names)):
         told = "a TrainJob mounts each volume only once; give the volume a second time under another name"
         raise UnsupportedFeatureError("kubeflow", "options.volume_mounts", told)
-
-
-def refuse_runtime(spec: TrainingSpec, runtime: Json, options: TrainerOptions) -> None:
-    """Refuse a runtime whose trainer is not in ``node``, which runs failed jobs again, or would hide a lost node.
-
-    :raises UnsupportedFeatureError: naming what the runtime lacks
-    """
-    jobs = {job.get("name"): job for job in _job_set(runtime).get("replicatedJobs") or []}
-    trainers = [name for name, job in jobs.items() if _labels(job).get(ANCESTOR) == "trainer"]
-    if trainers != [NODE]:
-        told = f"its trainer runs in {', '.join(map(str, trainers)) or 'no job'}, and results are read from {NODE!r}"
-        raise UnsupportedFeatureError("kubeflow", f"options.runtime={options.runtime}", told)
-    if _job_set(runtime).get("ttlSecondsAfterFinished") is not None:
-        told = (
-            "it has ttlSecondsAfterFinished, and Kubeflow Trainer up to 2.3 starts a failed job again when its JobSet "
-            "is deleted (https://github.com/kubeflow/trainer/issues/3779); take it out of the runtime"
-        )
-        raise UnsupportedFeatureError("kubeflow", f"options.runtime={options.runtime}", told)
-    if spec.spot and not _fails_on_disruption(jobs[NODE]):
-        told = (
-            f"the runtime {options.runtime!r} has no podFailurePolicy with FailJob on DisruptionTarget, so that a node "
-            "that is taken away would look like a failed program; choose a runtime that has it"
-        )
-        raise UnsupportedFeatureError("kubeflow", "spot", told)
-
-
-def repeats(runtime: Json) -> str:
-    """Return what the runtime does with a program that failed, if it starts it again; else an empty text."""
-    jobs = [job for job in _job_set(runtime).get("replicatedJobs") or [] if job.get("name") == NODE]
-    spec = (jobs[0].get("template") or {}).get("spec") or {} if jobs else {}
-    limit, policy = (
-        spec.get("backoffLimit", 6),
-        spec.get("template", {}).get("spec", {}).get("restartPolicy", "OnFailure"),
-    )
-    if not limit or not jobs:
-        return ""
-    lost = "; then its pods are deleted with their logs" if policy == "OnFailure" else ""
-    return f"starts a program that failed again, up to {limit} times (restartPolicy {policy}){lost}"
-
-
-def subdomain_of(runtime: Json) -> str:
-    """Return the subdomain of the nodes' names, if the runtime gives them one."""
-    return str((_job_set(runtime).get("network") or {}).get("subdomain") or "")
-
-
-def _job_set(runtime: Json) -> Json:
-    return ((runtime.get("spec") or {}).get("template") or {}).get("spec") or {}
-
-
-def _labels(job: Json) -> Json:
-    return ((job.get("template") or {}).get("metadata") or {}).get("labels") or {}
-
-
-def _fails_on_disruption(job: Json) -> bool:
-    rules = ((job["template"].get("spec") or {}).get("podFailurePolicy") or {}).get("rules") or []
-    return any(
-        rule.get("action") == "FailJob"
-        and any(wanted.get("type") == "DisruptionTarget" for wanted in rule.get("onPodConditions") or [])
-        for rule in rules
-    )
