@@ -19,7 +19,7 @@ from airflow_mlops.hooks.pipelines import PipelineHook
 from airflow_mlops.hooks.training import TrainingHook
 from airflow_mlops.operators.base import MlopsOperator, deployment_id
 from airflow_mlops.training.janitor import Answer, OwnedJob, Question
-from airflow_mlops.training.sweep import Backend, Look, Stopped, Sweep
+from airflow_mlops.training.patrol import Backend, Look, Patrol, Stopped
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["CancelOrphanedJobsOperator"]
 
 TRAINING, PIPELINE = "training", "pipeline"
+LOCAL = "local"
 FIELDS = {"kind", "backend", "conn_id"}
 
 FIRST_LOOK = "mlops_first_look"
@@ -48,7 +49,8 @@ class CancelOrphanedJobsOperator(MlopsOperator):
     :param stop_limit: seconds that a cancelled job has to end
     :param poll_interval: seconds between two looks at jobs that are being cancelled
     :raises PlatformUnavailableError: a place could not be looked at, or a job was not over in time
-    :raises InvalidSpecError: *backends* is not what it should be
+    :raises InvalidSpecError: *backends* is not what it should be, or this Airflow has no ``deployment_id``, which only
+        the local backend can do without
     """
 
     template_fields: Sequence[str] = ("backends", "patience", "report_only", "stop_limit", "poll_interval")
@@ -69,7 +71,7 @@ class CancelOrphanedJobsOperator(MlopsOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Look for suspects. Without one there is nothing to wait for."""
-        look = self._sweep().look()
+        look = self._patrol().look()
         for found in look.orphans:
             self.log.warning("Suspect: %s", describe(found))
         if look.orphans:
@@ -80,12 +82,12 @@ class CancelOrphanedJobsOperator(MlopsOperator):
         """Stop the suspects that are still orphans."""
         first: Any = context["task_state_store"].get(FIRST_LOOK)
         self.log.info("Looking again at %d suspects: it is %s.", len(first["suspects"]), event)
-        sweep = self._sweep()
-        look = sweep.look({(place, job_id) for place, job_id in first["suspects"]})
+        patrol = self._patrol()
+        look = patrol.look({(place, job_id) for place, job_id in first["suspects"]})
         look = replace(look, unreachable={**first["unreachable"], **look.unreachable})
         if self.report_only or not look.orphans:
             return self._report(context, look)
-        stopped = sweep.stop(look.orphans, limit=float(self.stop_limit), interval=float(self.poll_interval))
+        stopped = patrol.stop(look.orphans, limit=float(self.stop_limit), interval=float(self.poll_interval))
         return self._report(context, look, stopped)
 
     def _wait(self, context: Context, look: Look) -> NoReturn:
@@ -93,11 +95,17 @@ class CancelOrphanedJobsOperator(MlopsOperator):
         context["task_state_store"].set(FIRST_LOOK, {"suspects": suspects, "unreachable": dict(look.unreachable)})
         self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=float(self.patience))), method_name="look_again")
 
-    def _sweep(self) -> Sweep:
-        return Sweep(places(self.backends), ask_airflow, deployment_id())
+    def _patrol(self) -> Patrol:
+        found, who = places(self.backends), deployment_id()
+        if not who and any(place.partition(":")[0] != LOCAL for place in found):
+            raise InvalidSpecError(
+                "This Airflow has no name, so its jobs cannot be told from those of another one on the same platform. "
+                "Set [mlops] deployment_id (AIRFLOW__MLOPS__DEPLOYMENT_ID) to a name of its own for each Airflow."
+            )
+        return Patrol(found, ask_airflow, who)
 
     def _report(self, context: Context, look: Look, stopped: Stopped | None = None) -> dict[str, Any]:
-        """Return the report, or fail with it when not everything was swept."""
+        """Return the report, or fail with it when not everything was looked at."""
         over = stopped.cancelled if stopped else ()
         left = stopped.still_active if stopped else ()
         report = {
@@ -114,7 +122,7 @@ class CancelOrphanedJobsOperator(MlopsOperator):
         faults += [f"{place} could not be looked at: {why}" for place, why in look.unreachable.items()]
         if faults:
             context["ti"].xcom_push(key="return_value", value=report)
-            raise PlatformUnavailableError("The sweep is not complete: " + "; ".join(faults))
+            raise PlatformUnavailableError("The round is not complete: " + "; ".join(faults))
         return report
 
 

@@ -94,8 +94,11 @@ def test_a_traceback_from_the_pod_has_the_users_lines(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_janitor_stops_what_a_deleted_run_left(backend: str, fake: KubernetesFake) -> None:
+def test_the_janitor_stops_what_a_deleted_run_left(
+    backend: str, fake: KubernetesFake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A job whose run Airflow no longer has is stopped for certain; one whose task waits goes on."""
+    monkeypatch.setenv("AIRFLOW__MLOPS__DEPLOYMENT_ID", "prod")
     handles = {}
     for run_id in ("deleted", "waits"):
         with DAG(f"{backend}_orphans", schedule=None) as dag:

@@ -172,9 +172,12 @@ def test_a_report_alone_stops_nothing() -> None:
     assert (run.result["cancelled"], state(handle)) == ([], JobState.RUNNING)
 
 
-def test_a_place_that_cannot_be_looked_at_fails_the_task_after_the_others_are_swept() -> None:
+def test_a_place_that_cannot_be_looked_at_fails_the_task_after_the_others_are_swept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The orphan elsewhere is stopped, then the task fails with the names of the places and is tried again."""
-    handle = start(owner("train"))
+    monkeypatch.setenv("AIRFLOW__MLOPS__DEPLOYMENT_ID", "prod")
+    handle = start(owner("train", deployment_id="prod"))
     run = sweep(backends=[{"backend": "nowhere"}, {"backend": "local", "conn_id": "no_such"}, LOCAL], retries=1)
     assert (run.state, type(run.error)) == ("up_for_retry", PlatformUnavailableError)
     assert all(part in str(run.error) for part in ("'nowhere'", "'no_such'", "could not be looked at"))
@@ -229,9 +232,18 @@ def test_wrong_backends_are_refused(backends: Any) -> None:
 
 def test_pipeline_backends_are_places_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """A platform that runs pipelines is looked at through its own connection; if it is down it is named."""
+    monkeypatch.setenv("AIRFLOW__MLOPS__DEPLOYMENT_ID", "prod")
     monkeypatch.setenv(
         "AIRFLOW_CONN_KFP", json.dumps({"conn_type": "kubeflow_pipelines", "host": "http://127.0.0.1:9"})
     )
     run = sweep(backends=[{"kind": "pipeline", "backend": "kubeflow", "conn_id": "kfp"}, LOCAL])
     assert (run.state, type(run.error)) == ("failed", PlatformUnavailableError)
     assert set(run.result["unreachable"]) == {"pipeline:kubeflow:kfp"}
+
+
+def test_an_airflow_without_a_name_looks_at_no_shared_platform() -> None:
+    """Without a deployment_id its jobs could be another Airflow's: it says what to set and asks no platform."""
+    run = sweep(backends=[LOCAL, {"backend": "kubernetes", "conn_id": "nowhere"}])
+    assert run.state == "failed"
+    assert isinstance(run.error, InvalidSpecError)
+    assert "AIRFLOW__MLOPS__DEPLOYMENT_ID" in str(run.error)

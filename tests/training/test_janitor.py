@@ -17,7 +17,7 @@ from airflow_mlops.core.identity import TaskIdentity
 from airflow_mlops.training.backends.local import LocalBackend
 from airflow_mlops.training.contract import JobHandle, JobState, TrainingSpec
 from airflow_mlops.training.janitor import ABSENT, ENDED, RUNS, OwnedJob, Question, orphans, questions, task_states
-from airflow_mlops.training.sweep import Sweep
+from airflow_mlops.training.patrol import Patrol
 
 WAITING = ("running", "deferred", "up_for_retry", "up_for_reschedule", "queued", "scheduled", "restarting", None)
 WORDS = st.sampled_from([*WAITING, *sorted(ENDED), "awaiting_input", "a word of Airflow 4"])
@@ -149,11 +149,11 @@ def test_a_place_that_is_down_does_not_keep_others_from_being_swept(backend: Loc
     lost, kept = TaskIdentity("a", "r", "lost"), TaskIdentity("a", "r", "kept")
     foreign = TaskIdentity("a", "r", "lost", deployment_id="staging")
     handles = [start(backend, task.task_id + task.deployment_id, task) for task in (lost, kept, foreign)]
-    sweep = Sweep({"down": Down, "local": lambda: backend}, Airflow({lost: "failed", kept: "deferred"}), "")
-    look = sweep.look()
+    patrol = Patrol({"down": Down, "local": lambda: backend}, Airflow({lost: "failed", kept: "deferred"}), "")
+    look = patrol.look()
     assert (look.checked, look.active, look.unreachable) == (3, 2, {"down": "nobody home"})
     assert [(found.job, found.task_state) for found in look.orphans] == [(handles[0], "failed")]
-    stopped = sweep.stop(look.orphans, limit=10, interval=0.05)
+    stopped = patrol.stop(look.orphans, limit=10, interval=0.05)
     assert ([found.job for found in stopped.cancelled], stopped.still_active) == ([handles[0]], ())
     states = backend.observe(handles)
     assert [states[handle].state for handle in handles] == [JobState.CANCELLED, JobState.RUNNING, JobState.RUNNING]
@@ -164,8 +164,8 @@ def test_a_job_that_does_not_end_is_reported_as_active(tmp_path: Path) -> None:
     backend = LocalBackend(tmp_path / "jobs", grace=30)
     handle = start(backend, "stubborn", TaskIdentity("a", "r", "gone"), "trap '' TERM; sleep 60 & wait; sleep 60")
     try:
-        sweep = Sweep({"local": lambda: backend}, Airflow({}), "")
-        stopped = sweep.stop(sweep.look().orphans, limit=0.5, interval=0.1)
+        patrol = Patrol({"local": lambda: backend}, Airflow({}), "")
+        stopped = patrol.stop(patrol.look().orphans, limit=0.5, interval=0.1)
         assert stopped.cancelled == ()
         assert [(found.job, why) for found, why in stopped.still_active] == [(handle, "running")]
     finally:

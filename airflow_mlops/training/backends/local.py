@@ -178,7 +178,6 @@ class LocalBackend:
             own[launch.CHECKPOINT_DIR] = str(self._checkpoints(spec))
         return {**inherited, "PYTHONUNBUFFERED": "1", **spec.env, **_secrets(spec), **own}
 
-
     def _checkpoints(self, spec: TrainingSpec) -> Path:
         """Return the folder of the checkpoints, which is there from now on; a relative one is beside the jobs."""
         folder = self.workdir / "checkpoints" / Path(spec.checkpoint).expanduser()

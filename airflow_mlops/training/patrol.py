@@ -1,6 +1,6 @@
 """Look through the jobs of many platforms for orphans and stop them, as :mod:`janitor` decides.
 
-One platform that does not answer must not keep the others from being swept, and is never read as "no jobs there".
+One platform that does not answer must not keep the others from being looked at, and is never read as "no jobs there".
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Stopped:
 
 
 @dataclass
-class Sweep:
-    """One sweep through all places.
+class Patrol:
+    """One round through all places.
 
     :param places: place -> how to get its backend
     :param ask: asks Airflow for the states of tasks
