@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+
 from airflow_mlops.core.errors import MlopsError
 from airflow_mlops.hooks.training import TaskRecords
 from airflow_mlops.operators.base import MlopsOperator, task_identity
@@ -132,19 +134,27 @@ class RemoteJobOperator(MlopsOperator):
     def _kill(self, job: TrainingJob[Any, Any]) -> None:
         try:
             job.kill()
-        except MlopsError as error:
-            self.log.warning("The job could not be cancelled: %s", error)
+        except (MlopsError, AirflowRuntimeError) as error:
+            self.log.warning("The job could not be cancelled, or not marked as cancelled: %s", error)
 
     def _go(self, context: Context, *, entering: bool, patience: float | None) -> dict[str, Any]:
         self._job = job = self._new_job(context)
         interval = self.poll_interval if patience is None else SETTLE / 5
         with self.surroundings():
             try:
-                found = job.advance(entering=entering)
-            finally:
-                self._link(context, job)
-            found = job.wait(found, interval, patience=patience)
+                found = self._advance(context, job, entering=entering)
+                found = job.wait(found, interval, patience=patience)
+            except AirflowRuntimeError as error:
+                if is_cleared(error) and self.on_clear != OnClear.REATTACH:
+                    self.on_kill()
+                raise
         return self._defer(found) if isinstance(found, JobRecord) else self.finish(context, found.to_dict())
+
+    def _advance(self, context: Context, job: TrainingJob[Any, Any], *, entering: bool) -> Any:
+        try:
+            return job.advance(entering=entering)
+        finally:
+            self._link(context, job)
 
     def _defer(self, record: JobRecord) -> NoReturn:
         job = record.job.to_dict() if record.job else {}
@@ -161,7 +171,7 @@ class RemoteJobOperator(MlopsOperator):
             backend=self.connect(),
             records=TaskRecords(context["task_state_store"]),
             owner=task_identity(context),
-            generation=context["ti"].max_tries,
+            generation=generation(context["ti"]),
             spec=self.new_spec,
             tracking=self.tracking(context),
             say=self.log.info,
@@ -176,3 +186,18 @@ class RemoteJobOperator(MlopsOperator):
         if not self._linked and record is not None and record.job is not None:
             self._linked = True
             self.push_links(context, job, record)
+
+
+def generation(ti: Any) -> int:
+    """Return a number that a clear raises and a retry does not.
+
+    Airflow raises ``max_tries`` when it clears a task. Of one that runs it may forget to; then the number of the try
+    tells, if it was the last one.
+    """
+    return max(int(ti.max_tries), int(ti.try_number) - 1)
+
+
+def is_cleared(error: AirflowRuntimeError) -> bool:
+    """Return whether Airflow no longer knows this try: it moved it to its history, because the task was cleared."""
+    answer = error.error.detail or {}
+    return error.error.error is ErrorType.API_SERVER_ERROR and answer.get("status_code") == 404

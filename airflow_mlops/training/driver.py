@@ -189,7 +189,7 @@ def next_step(
         return Start(JobRecord("", Phase.INTENT, generation))
     if record.generation != generation:
         return _cleared(record, status, generation, rules.on_clear)
-    if entering and (record.cancelled or record.phase is Phase.FAILED):
+    if entering and (record.cancelled or record.phase is Phase.FAILED or _was_stopped(status)):
         return Start(_again(record))
     if record.phase is Phase.INTENT or record.job is None:
         return Submit(record)
@@ -204,6 +204,11 @@ def _cleared(record: JobRecord, status: JobStatus | None, generation: int, on_cl
         return Adopt(replace(record, generation=generation))
     kept = record.checkpoint if on_clear is OnClear.RESUME else ""
     return Start(JobRecord("", Phase.INTENT, generation, checkpoint=kept))
+
+
+def _was_stopped(status: JobStatus | None) -> bool:
+    """Return whether a job was stopped with the try before this one, which could not write that down."""
+    return status is not None and status.state is JobState.CANCELLED
 
 
 def _again(record: JobRecord) -> JobRecord:

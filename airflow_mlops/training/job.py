@@ -93,10 +93,16 @@ class TrainingJob(Generic[SpecT, ResultT]):
         return found
 
     def kill(self) -> None:
-        """Stop the job: first the cancel mark, so that the next try knows, then the order to the platform."""
+        """Stop the job: first the cancel mark, so that the next try knows, then the order to the platform.
+
+        The order is given also when the mark cannot be written: Airflow takes nothing more from a try that was cleared.
+        """
         record = self.records.load()
-        if record is not None and record.phase is not Phase.FAILED:
+        if record is None or record.phase is Phase.FAILED:
+            return
+        try:
             self.records.mark_cancelled(record.name)
+        finally:
             if handle := self._handle(record):
                 self.backend.cancel(handle)
 

@@ -166,9 +166,14 @@ def test_a_lost_job_starts_again_once() -> None:
 
 def test_a_cancelled_job_is_never_success() -> None:
     """A job that somebody cancelled fails the task for good."""
-    found = step(SUBMITTED, JobState.CANCELLED)
+    found = step(SUBMITTED, JobState.CANCELLED, entering=False)
     assert isinstance(found, Fail)
     assert isinstance(found.error, JobFailedError)
+
+
+def test_a_try_does_not_inherit_a_cancelled_job() -> None:
+    """A job that was stopped with the try before, which could not write that down, is followed by a new one."""
+    assert step(SUBMITTED, JobState.CANCELLED) == Start(replace(INTENT, name="", attempt=1))
 
 
 @pytest.mark.parametrize("state", ACTIVE)
