@@ -10,7 +10,7 @@ from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.core.entrypoints import PIPELINE_BACKENDS, load_plugin
 from airflow_mlops.core.errors import MlopsError
 from airflow_mlops.platforms.kfp import KfpClient
-from airflow_mlops.training.contract import PipelineBackend
+from airflow_mlops.training.pipelines.contract import PipelineBackend
 
 __all__ = ["PipelineHook"]
 

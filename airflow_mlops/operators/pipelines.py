@@ -14,10 +14,10 @@ from airflow_mlops.core.errors import InvalidSpecError
 from airflow_mlops.hooks.pipelines import PipelineHook
 from airflow_mlops.links.pipelines import PipelineRunLink
 from airflow_mlops.operators.remote_job import RemoteJobOperator
-from airflow_mlops.training.contract import PipelineBackend, PipelineSpec
 from airflow_mlops.training.driver import JobRecord, OnClear, Rules
 from airflow_mlops.training.job import TrainingJob
 from airflow_mlops.training.pipelines.compiled import read_pipeline
+from airflow_mlops.training.pipelines.contract import PipelineBackend, PipelineSpec
 from airflow_mlops.triggers.pipelines import PipelineRunTrigger
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 
 from airflow_mlops.core.errors import InvalidSpecError
 from airflow_mlops.testing.job_backend import OWNER, JobBackendContract
-from airflow_mlops.training.contract import PipelineBackend, PipelineSpec
+from airflow_mlops.training.pipelines.contract import PipelineBackend, PipelineSpec
 
 
 class PipelineBackendContract(JobBackendContract):

@@ -98,7 +98,7 @@ class TrainingSpec(Record):
 
     def digest(self) -> str:
         """Return ``sha256:<hex>`` of the spec: two specs are the same job only if their digests agree."""
-        return _digest(self)
+        return spec_digest(self)
 
     def features(self) -> tuple[Feature, ...]:
         """Return the optional abilities this spec asks of a backend."""
@@ -165,39 +165,6 @@ class TrainingResult(Record):
     billed_seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class PipelineSpec(Record):
-    """One run of a pipeline that the platform itself orchestrates. It holds names of secrets, never their values.
-
-    :param pipeline: the compiled pipeline as a mapping, or the platform's own name of one that it already has
-    :param parameters: runtime parameters by name
-    :param max_runtime: seconds after which the run is stopped from here; ``None`` for no limit
-    :param options: the platform's own further fields; an unknown one is refused
-    """
-
-    pipeline: Mapping[str, Any] | str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    max_runtime: float | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def digest(self) -> str:
-        """Return ``sha256:<hex>`` of the spec: two specs are the same run only if their digests agree."""
-        return _digest(self)
-
-
-@dataclass(frozen=True)
-class PipelineResult(Record):
-    """What a pipeline run that succeeded leaves behind.
-
-    :param tasks: task of the pipeline -> its state, in the platform's words
-    :param outputs: what the platform tells about outputs, by name
-    """
-
-    job: JobHandle
-    tasks: Mapping[str, str] = field(default_factory=dict)
-    outputs: Mapping[str, Any] = field(default_factory=dict)
-
-
 class JobSpec(Protocol):
     """What the job driver has to know of any spec."""
 
@@ -261,11 +228,6 @@ class TrainingBackend(JobBackend[TrainingSpec, TrainingResult], Protocol):
 
 
 @runtime_checkable
-class PipelineBackend(JobBackend[PipelineSpec, PipelineResult], Protocol):
-    """A platform that runs compiled pipelines."""
-
-
-@runtime_checkable
 class HasLog(Protocol):
     """A backend that can show what a job printed."""
 
@@ -277,7 +239,8 @@ class HasLog(Protocol):
         ...
 
 
-def _digest(spec: Record) -> str:
+def spec_digest(spec: Record) -> str:
+    """Return ``sha256:<hex>`` of a spec's fields."""
     import json
 
     return text_digest(json.dumps(spec.to_dict(), sort_keys=True, default=str))

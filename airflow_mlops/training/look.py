@@ -35,7 +35,7 @@ class Observer(Protocol):
 class Notifies(Protocol):
     """A stream that says when there is news, so that nobody has to look at it for nothing. Optional."""
 
-    def notify(self, changed: Callable[[], None]) -> None:
+    def notify(self, changed: Callable[[], object]) -> None:
         """Call *changed* from now on whenever a job changed or the stream broke, from any thread."""
         ...
 

@@ -11,7 +11,7 @@ from airflow_mlops.core.entrypoints import PIPELINE_BACKENDS, load_plugin
 from airflow_mlops.testing.kfp import KfpFake, kfp_fake
 from airflow_mlops.testing.kfp.pipelines import shell_pipeline
 from airflow_mlops.testing.pipeline_backend import PipelineBackendContract
-from airflow_mlops.training.contract import PipelineSpec
+from airflow_mlops.training.pipelines.contract import PipelineSpec
 from airflow_mlops.training.pipelines.kubeflow import KubeflowPipelines
 
 

@@ -263,7 +263,7 @@ import os, sys
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "True"
 from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.core.identity import TaskIdentity
-from airflow_mlops.training.contract import PipelineSpec
+from airflow_mlops.training.pipelines.contract import PipelineSpec
 from airflow_mlops.training.pipelines.kubeflow import KubeflowPipelines
 from airflow_mlops.testing.kfp.pipelines import shell_pipeline
 info = ConnectionInfo("kfp", sys.argv[1], password=sys.argv[2], extra={"verify": sys.argv[3]})

@@ -12,9 +12,9 @@ import pytest
 from airflow_mlops.core.identity import TaskIdentity
 from airflow_mlops.testing.kfp import KfpFake, kfp_fake
 from airflow_mlops.testing.kfp.pipelines import shell_pipeline
-from airflow_mlops.training.contract import PipelineResult, PipelineSpec
 from airflow_mlops.training.driver import JobRecord
 from airflow_mlops.training.job import TrainingJob
+from airflow_mlops.training.pipelines.contract import PipelineResult, PipelineSpec
 from airflow_mlops.training.pipelines.kubeflow import KubeflowPipelines
 
 OWNER = TaskIdentity("dag", "run", "pipe")

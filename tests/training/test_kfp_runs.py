@@ -17,8 +17,9 @@ from airflow_mlops.core.errors import ConflictError, InvalidSpecError, NotFoundE
 from airflow_mlops.core.identity import TaskIdentity
 from airflow_mlops.testing.kfp import KfpFake, kfp_fake
 from airflow_mlops.testing.kfp.pipelines import shell_pipeline
-from airflow_mlops.training.contract import JobHandle, JobState, PipelineSpec
+from airflow_mlops.training.contract import JobHandle, JobState
 from airflow_mlops.training.pipelines import kubeflow
+from airflow_mlops.training.pipelines.contract import PipelineSpec
 from airflow_mlops.training.pipelines.kubeflow import KubeflowPipelines
 from airflow_mlops.training.pipelines.marks import run_id
 

@@ -38,9 +38,9 @@ class JobStream:
         self._api, self._kind, self._status = api, kind, status
         self._watched: dict[str, _Namespace] = {}
         self._refused: dict[str, InvalidSpecError] = {}
-        self._changed: Callable[[], None] = lambda: None
+        self._changed: Callable[[], object] = lambda: None
 
-    def notify(self, changed: Callable[[], None]) -> None:
+    def notify(self, changed: Callable[[], object]) -> None:
         """Call *changed* whenever a job has another status than before, or the stream broke."""
         self._changed = changed
 
@@ -87,7 +87,7 @@ class _Namespace:
         name: str,
         kind: Kind,
         status: Callable[[Json], JobStatus],
-        changed: Callable[[], None],
+        changed: Callable[[], object],
     ) -> None:
         self._api, self._name, self._kind, self._read, self._changed = api, name, kind, status, changed
         self._jobs: dict[str, JobStatus] = {}

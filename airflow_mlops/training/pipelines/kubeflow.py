@@ -19,9 +19,10 @@ from airflow_mlops.core.errors import ConflictError, InvalidSpecError, NotFoundE
 from airflow_mlops.core.identity import TaskIdentity
 from airflow_mlops.core.records import Record
 from airflow_mlops.platforms.kfp import KfpClient, contains, one_of
-from airflow_mlops.training.contract import JobHandle, JobState, JobStatus, PipelineResult, PipelineSpec
+from airflow_mlops.training.contract import JobHandle, JobState, JobStatus
 from airflow_mlops.training.pipelines import marks
 from airflow_mlops.training.pipelines.compiled import check_parameters, checked, with_caching
+from airflow_mlops.training.pipelines.contract import PipelineResult, PipelineSpec
 from airflow_mlops.training.pipelines.marks import Mark
 from airflow_mlops.training.pipelines.states import CAN_END, status_of, tasks
 
