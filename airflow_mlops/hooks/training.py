@@ -5,20 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from airflow.sdk import BaseHook
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
-from airflow_mlops.core.connection import ConnectionInfo
-from airflow_mlops.core.entrypoints import TRAINING_BACKENDS, load_plugin
-from airflow_mlops.core.errors import MlopsError
-from airflow_mlops.training.contract import TrainingBackend
+from airflow_mlops.core.entrypoints import TRAINING_BACKENDS
+from airflow_mlops.hooks.jobs import JobHook
 from airflow_mlops.training.driver import JobRecord
 
-__all__ = ["TaskRecords", "TrainingHook"]
+__all__ = ["KubernetesTrainingHook", "TaskRecords", "TrainingHook"]
 
 
-class TrainingHook(BaseHook):
-    """A training backend, found by name, with what its connection says about where it is.
+class TrainingHook(JobHook):
+    """A training backend.
 
     Connection of the local backend, all optional, in the extras: ``workdir`` (folder of the jobs), ``cwd`` (folder they
     run in), ``inherit_env`` (list of the worker's variables they see), ``grace`` (seconds to end in peace).
@@ -27,40 +24,27 @@ class TrainingHook(BaseHook):
     :param conn_id: connection of the platform; ``None`` where the platform needs none, as the local one
     """
 
-    conn_name_attr = "conn_id"
+    group = TRAINING_BACKENDS
     default_conn_name = "mlops_local_default"
     conn_type = "mlops_local"
     hook_name = "MLOps local training"
 
     def __init__(self, backend: str = "local", conn_id: str | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.backend = backend
-        self.conn_id = conn_id
+        super().__init__(backend, conn_id, **kwargs)
 
-    def get_backend(self) -> TrainingBackend:
-        """Return the backend that the connection leads to.
 
-        :raises UnknownPluginError: no installed package offers it
-        """
-        return self._backend(ConnectionInfo.of(self.get_connection(self.conn_id)) if self.conn_id else ConnectionInfo())
+class KubernetesTrainingHook(TrainingHook):
+    """A Kubernetes cluster for training jobs and TrainJobs, where Airflow's own ``kubernetes`` type is not installed.
 
-    async def aget_backend(self) -> TrainingBackend:
-        """Return the backend from within a trigger. Its verbs block: call them in a thread."""
-        if not self.conn_id:
-            return self._backend(ConnectionInfo())
-        return self._backend(ConnectionInfo.of(await self.aget_connection(self.conn_id)))
+    The extras are named as in that type; ``docs/howto/kubernetes.md`` lists them.
+    """
 
-    def test_connection(self) -> tuple[bool, str]:
-        """Ask the platform for the first of our jobs."""
-        try:
-            found = next(iter(self.get_backend().managed()), None)
-        except MlopsError as error:
-            return False, str(error)
-        return True, f"The backend {self.backend!r} answers" + (f"; it knows {found[0].job_id!r}." if found else ".")
+    default_conn_name = "mlops_kubernetes_default"
+    conn_type = "mlops_kubernetes"
+    hook_name = "MLOps Kubernetes training"
 
-    def _backend(self, info: ConnectionInfo) -> TrainingBackend:
-        found: TrainingBackend = load_plugin(TRAINING_BACKENDS, self.backend).from_connection(info)
-        return found
+    def __init__(self, conn_id: str = default_conn_name, backend: str = "kubernetes", **kwargs: Any) -> None:
+        super().__init__(backend, conn_id, **kwargs)
 
 
 class TaskRecords:

@@ -27,6 +27,8 @@ DIGEST_BEFORE = "mlops_digest_before"
 
 
 _VERSION_FIELDS = {field.name for field in dataclasses.fields(DataVersion)}
+_LATER_FIELDS = {"residency"}
+"""Fields that the events of older releases do not have."""
 
 
 class DvcMaterialiseOperator(MlopsOperator):
@@ -140,7 +142,7 @@ def _triggering_revision(context: Context, path: str) -> str:
     """Return the commit of the newest version of *path* among the events that triggered this run, or ``""``."""
     events = [event for found in context["triggering_asset_events"].values() for event in found]
     for event in sorted(events, key=lambda event: event.timestamp, reverse=True):
-        if isinstance(event.extra, Mapping) and set(event.extra) == _VERSION_FIELDS:
+        if isinstance(event.extra, Mapping) and set(event.extra) | _LATER_FIELDS == _VERSION_FIELDS:
             version = DataVersion.from_dict(event.extra)
             if version.path == path.strip("/"):
                 return version.commit

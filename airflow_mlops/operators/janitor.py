@@ -162,7 +162,7 @@ def connect(kind: str, backend: str, conn_id: str | None) -> Backend:
     """
     try:
         if kind == PIPELINE:
-            return PipelineHook(conn_id or PipelineHook.default_conn_name, backend).get_backend()
+            return PipelineHook(backend, conn_id).get_backend()
         return TrainingHook(backend, conn_id).get_backend()
     except AirflowNotFoundException as error:
         raise NotFoundError(f"There is no connection {conn_id!r}. Add it under Admin > Connections.") from error

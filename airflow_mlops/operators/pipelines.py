@@ -14,10 +14,11 @@ from airflow_mlops.core.errors import InvalidSpecError
 from airflow_mlops.hooks.pipelines import PipelineHook
 from airflow_mlops.links.pipelines import PipelineRunLink
 from airflow_mlops.operators.remote_job import RemoteJobOperator
+from airflow_mlops.training.contract import JobBackend
 from airflow_mlops.training.driver import JobRecord, OnClear, Rules
 from airflow_mlops.training.job import TrainingJob
 from airflow_mlops.training.pipelines.compiled import read_pipeline
-from airflow_mlops.training.pipelines.contract import PipelineBackend, PipelineSpec
+from airflow_mlops.training.pipelines.contract import PipelineSpec
 from airflow_mlops.triggers.pipelines import PipelineRunTrigger
 
 if TYPE_CHECKING:
@@ -80,9 +81,9 @@ class RunPipelineOperator(RemoteJobOperator):
         self.experiment, self.namespace, self.pipeline_root = experiment, namespace, pipeline_root
         self.service_account, self.cache = service_account, cache
 
-    def connect(self) -> PipelineBackend:
+    def connect(self) -> JobBackend[Any, Any]:
         """Return the pipeline backend."""
-        return PipelineHook(self.conn_id or PipelineHook.default_conn_name, self.backend).get_backend()
+        return PipelineHook(self.backend, self.conn_id).get_backend()
 
     def rules(self) -> Rules:
         """Return what the user allows."""

@@ -16,7 +16,7 @@ from airflow_mlops.links.training import TrackingRunLink, TrainingJobLink
 from airflow_mlops.operators.base import airflow_tags
 from airflow_mlops.operators.remote_job import RemoteJobOperator
 from airflow_mlops.platforms.mlflow import MLflowClient
-from airflow_mlops.training.contract import Resources, TrainingBackend, TrainingSpec
+from airflow_mlops.training.contract import JobBackend, Resources, TrainingSpec
 from airflow_mlops.training.driver import MAX_PREEMPTIONS, JobRecord, OnClear, Rules
 from airflow_mlops.training.job import TrainingJob
 from airflow_mlops.training.launch import ATTEMPT, checkpoint_address, read_inputs
@@ -111,7 +111,7 @@ class TrainModelOperator(RemoteJobOperator):
         self.experiment, self.mlflow_conn_id, self.code_commit = experiment, mlflow_conn_id, code_commit
         self.max_preemptions = max_preemptions
 
-    def connect(self) -> TrainingBackend:
+    def connect(self) -> JobBackend[Any, Any]:
         """Return the training backend."""
         return TrainingHook(self.backend, self.conn_id).get_backend()
 

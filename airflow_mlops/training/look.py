@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
 from airflow_mlops.core.errors import PlatformUnavailableError
-from airflow_mlops.training.contract import JobHandle, JobStatus, TrainingBackend
+from airflow_mlops.training.contract import JobHandle, JobStatus
 from airflow_mlops.training.watch_rules import Sight
 
 __all__ = ["Notifies", "Observer", "Streams", "look"]
@@ -53,7 +53,7 @@ class Streams(Protocol):
         ...
 
 
-def look(backend: TrainingBackend, observer: Observer, handles: list[JobHandle]) -> Sight:
+def look(backend: Observer, observer: Observer, handles: list[JobHandle]) -> Sight:
     """Look at many jobs at once, and at those that are absent from the answer once more, alone. It blocks.
 
     :raises PlatformUnavailableError: the platform did not answer

@@ -16,9 +16,10 @@ from contextlib import ExitStack
 from contextvars import Context
 from dataclasses import dataclass
 from math import inf
+from typing import Any
 
 from airflow_mlops.core.errors import PlatformUnavailableError
-from airflow_mlops.training.contract import JobHandle, TrainingBackend
+from airflow_mlops.training.contract import JobBackend, JobHandle
 from airflow_mlops.training.look import Notifies, Observer, Streams, look
 from airflow_mlops.training.watch_rules import Looks, Outcome, Pace, Sight, Waiter, alarm, judge, next_look, ready
 
@@ -49,7 +50,7 @@ class Place:
         return cls(backend, conn_id or "", handle.job_id.rpartition("/")[0])
 
 
-Connect = Callable[[], Awaitable[TrainingBackend]]
+Connect = Callable[[], Awaitable[JobBackend[Any, Any]]]
 
 _watchers: dict[tuple[asyncio.AbstractEventLoop, Place], Watcher] = {}
 
@@ -91,7 +92,7 @@ class Watcher:
         self._looks, self._jitter, self._idle_since = Looks(), random.random(), time.monotonic()  # noqa: S311
         self._wake, self._has_news = asyncio.Event(), False
         self._looking: asyncio.Task[None] | None = None
-        self._backend: TrainingBackend | None = None
+        self._backend: JobBackend[Any, Any] | None = None
         self._stream: ExitStack = ExitStack()
         self._observer: Observer | None = None
         # An empty context: otherwise the first one's log and task would be taken for everybody's.
@@ -177,7 +178,7 @@ class Watcher:
         await self._disconnect()
         return sight, why
 
-    def _open(self, backend: TrainingBackend) -> Observer:
+    def _open(self, backend: JobBackend[Any, Any]) -> Observer:
         return self._stream.enter_context(backend.stream()) if isinstance(backend, Streams) else backend
 
     def _listen(self, observer: Observer) -> None:

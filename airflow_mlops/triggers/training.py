@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_mlops.hooks.jobs import JobHook
 from airflow_mlops.hooks.training import TrainingHook
-from airflow_mlops.training.contract import JobHandle, TrainingBackend
+from airflow_mlops.training.contract import JobBackend, JobHandle
 from airflow_mlops.training.driver import OnClear
 from airflow_mlops.training.watch import Place, watch
 
@@ -37,6 +38,8 @@ class TrainingJobTrigger(BaseTrigger):
     :param on_clear: ``reattach`` when a job is to outlive the clearing of its task
     """
 
+    hook_class: ClassVar[type[JobHook]] = TrainingHook
+
     def __init__(
         self,
         backend: str,
@@ -59,14 +62,14 @@ class TrainingJobTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait until there is something for the worker to do, together with all triggers that wait at one place."""
         handle = JobHandle.from_dict(self.job)
-        place = Place.of(self.backend, self.conn_id, handle)
+        place = Place.of(f"{self.hook_class.group}:{self.backend}", self.conn_id, handle)
         found = await watch(handle, place, self._connect, interval=self.poll_interval, deadline=self.deadline)
         if found.detail:
             log.warning("The last look at job %s failed: %s", handle.job_id, found.detail)
         yield TriggerEvent({"why": found.word})  # type: ignore[no-untyped-call]
 
-    async def _connect(self) -> TrainingBackend:
-        return await TrainingHook(self.backend, self.conn_id).aget_backend()
+    async def _connect(self) -> JobBackend[Any, Any]:
+        return await self.hook_class(self.backend, self.conn_id).aget_backend()
 
     async def on_kill(self) -> None:
         """Stop the job when a person cleared, failed or passed the task while it waited here.
