@@ -15,6 +15,7 @@ import pytest
 from airflow_mlops.core.errors import ConflictError, InvalidSpecError
 from airflow_mlops.core.identity import TaskIdentity
 from airflow_mlops.training.contract import JobHandle, JobState, JobStatus
+from airflow_mlops.training.look import Observer
 
 OWNER = TaskIdentity("contract", "run", "task")
 
@@ -39,12 +40,12 @@ class JobBackendContract:
         """Give a job name nobody has used."""
         return f"aml-{uuid.uuid4().hex[:16]}"
 
-    def wait_for(self, backend: Any, handle: JobHandle, done: Callable[[JobStatus], bool]) -> JobStatus:
+    def wait_for(self, backend: Observer, handle: JobHandle, done: Callable[[JobStatus], bool]) -> JobStatus:
         """Look until the job is as wanted; fail with its last status after ``limit`` seconds."""
         end = time.monotonic() + self.limit
         while True:
-            status: JobStatus = backend.observe([handle])[handle]
-            if done(status):
+            status: JobStatus | None = backend.observe([handle]).get(handle)
+            if status is not None and done(status):
                 return status
             assert time.monotonic() < end, f"{handle} is still {status}"
             time.sleep(0.05)
@@ -125,7 +126,7 @@ class JobBackendContract:
         assert backend.observe([handle])[handle].state is JobState.SUCCEEDED
 
     def test_jobs_know_their_owner(self, backend: Any, sleeper: JobHandle) -> None:
-        """The sweep finds every job with the task that owns it."""
+        """The janitor finds every job with the task that owns it."""
         assert dict(backend.managed())[sleeper] == OWNER
 
     def test_handles_travel(self, backend: Any, sleeper: JobHandle) -> None:
