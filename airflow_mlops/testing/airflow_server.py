@@ -34,11 +34,13 @@ class AirflowServer:
     :param url: address of the UI, without a slash at the end
     :param home: its ``AIRFLOW_HOME``; the log of the server is ``api-server.log``
     :param passwords: user -> password
+    :param environment: what another part of this Airflow needs, and more: it holds secrets
     """
 
     url: str
     home: Path
     passwords: Mapping[str, str] = field(repr=False)
+    environment: Mapping[str, str] = field(repr=False)
 
     def token(self, user: str) -> str:
         """Sign *user* in and return the token for an ``Authorization: Bearer`` header."""
@@ -65,7 +67,7 @@ def airflow_server(
     _migrate(variables, log)
     app = "airflow.api_fastapi.main:app"
     with uvicorn_server("The API server", app, log=log, env=variables, ready=_healthy, seconds=START_SECONDS) as url:
-        yield AirflowServer(url, home, passwords)
+        yield AirflowServer(url, home, passwords, variables)
 
 
 def _environment(home: Path, passwords: Mapping[str, str], users: Mapping[str, str]) -> dict[str, str]:
@@ -76,7 +78,7 @@ def _environment(home: Path, passwords: Mapping[str, str], users: Mapping[str, s
     kept = {key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW")}
     return kept | {
         "AIRFLOW_HOME": str(home),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}?timeout=30",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{user}:{role}" for user, role in users.items()),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(known),
