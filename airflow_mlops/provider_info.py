@@ -16,10 +16,11 @@ def get_provider_info() -> dict[str, Any]:
         "name": "MLOps",
         "description": "Building blocks that make Apache Airflow a complete MLOps platform.",
         "versions": [__version__],
-        "connection-types": [_dvc(), _mlflow(), _gateway(), _local_training()],
+        "connection-types": [_dvc(), _mlflow(), _gateway(), _local_training(), _kubernetes(), _kubeflow_pipelines()],
         "extra-links": [
             "airflow_mlops.links.training.TrainingJobLink",
             "airflow_mlops.links.training.TrackingRunLink",
+            "airflow_mlops.links.pipelines.PipelineRunLink",
             "airflow_mlops.links.deployment.EndpointLink",
         ],
         "task-decorators": [{"name": "train", "class-name": "airflow_mlops.decorators.train.train_task"}],
@@ -118,6 +119,45 @@ def _local_training() -> dict[str, Any]:
             "cwd": _text("Working folder", "Folder the jobs run in."),
             "inherit_env": _field("array", "Inherited variables", "The worker's environment variables that jobs see."),
             "grace": _field("number", "Grace", "Seconds a job has to end in peace before it is killed."),
+        },
+    )
+
+
+def _kubernetes() -> dict[str, Any]:
+    return _connection(
+        "mlops_kubernetes",
+        "airflow_mlops.hooks.training.KubernetesTrainingHook",
+        "MLOps Kubernetes training",
+        hidden=["host", "port", "schema", "login", "password"],
+        fields={
+            "in_cluster": _field("boolean", "In cluster", "The workers run in the cluster and use their own account."),
+            "kube_config_path": _text("Path of a kubeconfig", "A file on the workers and the triggerer."),
+            "kube_config": _field(["object", "string"], "Kubeconfig", "Its content instead of a path."),
+            "cluster_context": _text("Context", "Of the kubeconfig; by default its current one."),
+            "namespace": _text("Namespace", "Where jobs run."),
+            "console_url": _text("Console", "Page of a job, for example https://console/{namespace}/{name}."),
+            "fetch_image": _text("Fetch image", "Image with git and dvc that fetches inputs."),
+            "fetch_secret": _text("Fetch secret", "Secret with the variables that fetching needs."),
+            "runtime": _text("Kubeflow runtime", "TrainingRuntime of TrainJobs, by default torch-distributed."),
+            "runtime_kind": _text("Kind of the runtime", "ClusterTrainingRuntime or TrainingRuntime."),
+        },
+    )
+
+
+def _kubeflow_pipelines() -> dict[str, Any]:
+    return _connection(
+        "kubeflow_pipelines",
+        "airflow_mlops.hooks.pipelines.PipelineHook",
+        "Kubeflow Pipelines",
+        labels={"login": "User (kubeflow-userid)", "password": "Bearer token", "schema": "http or https"},
+        placeholders={"host": "kubeflow.example.com/pipeline"},
+        fields={
+            "namespace": _text("Namespace", "Profile, for servers with many users."),
+            "console_url": _text("Console", "Address of the pages, by default the host."),
+            "token_path": _text("Token file", "File of a token that is renewed."),
+            "userid_header": _text("User header", "Header that tells the user, by default kubeflow-userid."),
+            "verify": _field(["boolean", "string"], "Verify TLS", "False, or the path of a CA bundle."),
+            "timeout": _field("number", "Timeout", "Seconds for one request."),
         },
     )
 

@@ -30,6 +30,9 @@ TOLERATED = (
 )
 """Further extras that the form of that connection writes. ``disable_verify_ssl`` is refused when it is true."""
 
+SHARED = ("fetch_image", "fetch_secret", "runtime", "runtime_kind")
+"""Defaults of one backend's options. Several backends may share a connection, so each bears those of the others."""
+
 OLD_PREFIX = "extra__kubernetes__"
 """How that form named its extras before Airflow 2.3."""
 
@@ -40,7 +43,7 @@ def read_extras(info: ConnectionInfo, further: tuple[str, ...] = ()) -> dict[str
     :raises InvalidSpecError: one is unknown, or asks for TLS without verification
     """
     extras = {key.removeprefix(OLD_PREFIX): value for key, value in info.extra.items()}
-    found = ConnectionInfo(info.conn_id, extra=extras).options((*OPTIONS, *further, *TOLERATED))
+    found = ConnectionInfo(info.conn_id, extra=extras).options((*OPTIONS, *further, *SHARED, *TOLERATED))
     if _is_on(found.get("disable_verify_ssl")):
         raise InvalidSpecError(
             f"Connection {info.conn_id!r} sets 'disable_verify_ssl': without verification anybody could get the "
