@@ -70,6 +70,19 @@ class MissingExtraError(InvalidSpecError):
         self.package, self.extra = package, extra
 
 
+class ResidencyError(InvalidSpecError):
+    """Data would go where it may not."""
+
+    def __init__(self, what: str, residency: str, backend: str, conn_id: str, places: Iterable[str]) -> None:
+        where = ", ".join(map(repr, places)) or "nowhere that its connection tells"
+        whose = f"connection {conn_id!r}" if conn_id else "no connection"
+        super().__init__(
+            f"Rule 'residency': {what} has to stay at {residency!r}, the backend {backend!r} ({whose}) is at {where}. "
+            "Choose a backend there. If this one is there, say so in the extra 'residency' of its connection."
+        )
+        self.what, self.residency, self.backend, self.places = what, residency, backend, tuple(places)
+
+
 class ConflictError(MlopsError):
     """Somebody else changed the same thing first. Look again before trying again."""
 
@@ -112,6 +125,10 @@ class GateFailedError(MlopsError):
     def __init__(self, decision: GateDecision, subject: str) -> None:
         super().__init__(f"{subject}: {decision.summary()}")
         self.decision = decision
+
+
+class BudgetExceededError(GateFailedError):
+    """A job would cost more than its budget. It was not submitted: the gate said no, the request itself is sound."""
 
 
 NEVER_RETRY: tuple[type[MlopsError], ...] = (InvalidSpecError, IntegrityError, JobFailedError, GateFailedError)

@@ -23,6 +23,7 @@ class DataVersion(Record):
     :param size: bytes in all
     :param nfiles: number of files; 1 for a single file
     :param repo: address of the repository without user name or password
+    :param residency: the place it may not leave, for example ``on-prem``; empty when it may go anywhere
     """
 
     path: str
@@ -32,6 +33,7 @@ class DataVersion(Record):
     size: int
     nfiles: int = 1
     repo: str = ""
+    residency: str = ""
 
     @property
     def uri(self) -> str:

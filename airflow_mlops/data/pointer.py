@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from airflow_mlops.core.errors import InvalidSpecError, NotFoundError, UnsupportedFeatureError, close_match
+from airflow_mlops.core.residency import EXTRA, place
 
 OBJECT = re.compile(r"[0-9a-f]{32}(\.dir)?")
 """Name of an object: the md5 of a file, or of the list of files of a folder with ``.dir``."""
@@ -19,11 +21,15 @@ OBJECT = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 @dataclass(frozen=True)
 class Pointer:
-    """What a pointer says: name of the object, bytes and files in all."""
+    """What a pointer says: name of the object, bytes and files in all, and the place that the data may not leave.
+
+    Two pointers to the same bytes are equal, wherever the bytes may go.
+    """
 
     oid: str
     size: int
     nfiles: int = 1
+    residency: str = field(default="", compare=False)
 
     @property
     def digest(self) -> str:
@@ -57,7 +63,8 @@ def read_pointer(text: str, path: str) -> Pointer:
     import yaml
 
     try:
-        out = yaml.load(text, yaml.BaseLoader)["outs"][0]  # noqa: S506 - makes nothing but text, lists and maps
+        document = yaml.load(text, yaml.BaseLoader)  # noqa: S506 - makes nothing but text, lists and maps
+        out = document["outs"][0]
         oid = str(out["md5"]) if "md5" in out else ""
         size, nfiles = int(out.get("size", -1)), int(out.get("nfiles", 1))
     except (yaml.YAMLError, TypeError, KeyError, IndexError, ValueError, AttributeError) as error:
@@ -68,7 +75,20 @@ def read_pointer(text: str, path: str) -> Pointer:
         raise UnsupportedFeatureError(
             "dvc", "hash", f"{path!r} was added by DVC 2; run 'dvc cache migrate --dvc-files' and commit"
         )
-    return Pointer(oid, size, nfiles)
+    return Pointer(oid, size, nfiles, _residency(document, out, path))
+
+
+def _residency(document: dict[str, Any], out: dict[str, Any], path: str) -> str:
+    """Return the ``residency`` that people wrote below ``meta``, which DVC leaves alone, of the out or of the file.
+
+    :raises InvalidSpecError: it is no name of a place, or the two differ: data must not get loose by a slip
+    """
+    metas = [meta for meta in (document.get("meta"), out.get("meta")) if isinstance(meta, dict)]
+    what = f"{path!r} in {pointer_path(path)!r}"
+    found = {place(meta[EXTRA], what) for meta in metas if EXTRA in meta}
+    if len(found) > 1:
+        raise InvalidSpecError(f"The residency of {what} is {' and '.join(sorted(found))}. Keep one of them.")
+    return found.pop() if found else ""
 
 
 def write_pointer(pointer: Pointer, path: str) -> str:
@@ -78,7 +98,9 @@ def write_pointer(pointer: Pointer, path: str) -> str:
     """
     nfiles = f"  nfiles: {pointer.nfiles}\n" if pointer.oid.endswith(".dir") else ""
     name = json.dumps(posixpath.basename(path), ensure_ascii=False)
-    return f"outs:\n- md5: '{pointer.oid}'\n  size: {pointer.size}\n{nfiles}  hash: md5\n  path: {name}\n"
+    stays = json.dumps(pointer.residency, ensure_ascii=False)
+    meta = f"  meta:\n    {EXTRA}: {stays}\n" if pointer.residency else ""
+    return f"outs:\n- md5: '{pointer.oid}'\n  size: {pointer.size}\n{nfiles}  hash: md5\n  path: {name}\n{meta}"
 
 
 def ignoring(text: str, path: str) -> str:

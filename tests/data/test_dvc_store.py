@@ -253,3 +253,19 @@ def test_no_dvc_repository_at_all(tmp_path: Path) -> None:
     store = DvcStore(str(tmp_path / "nowhere"), workdir=tmp_path / "worker")
     with pytest.raises(NotFoundError, match="nowhere"):
         store.ping()
+
+
+def test_a_new_version_stays_where_the_old_one_had_to(
+    store: DvcStore, repository: GitDvcRepository, folder: Path
+) -> None:
+    """A residency that a person wrote into the pointer is told by resolve and kept by every later snapshot."""
+    store.snapshot(folder, "data/flights", message="First")
+    pointer = repository.git("show", "main:data/flights.dvc", cwd=repository.bare)
+    repository.commit({"data/flights.dvc": f"{pointer}\n  meta: {{residency: On-Prem}}\n"}, "It stays here")
+    assert store.resolve("data/flights").residency == "on-prem"
+    same = store.snapshot(folder, "data/flights", message="The same bytes", tag="v1")
+    (folder / "c.csv").write_text("x\n3\n")
+    other = store.snapshot(folder, "data/flights", message="Second", tag="v2")
+    again = store.snapshot(folder, "data/flights", message="Second", tag="v2")
+    assert (same.residency, other.residency, again.residency) == ("on-prem",) * 3
+    assert store.resolve("data/flights") == dataclasses.replace(other, rev="HEAD")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+import yaml
+from dvc.schema import COMPILED_SINGLE_STAGE_SCHEMA
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,3 +54,34 @@ def test_listed_files_stay_inside(name: str) -> None:
     """A list that names a file outside of its folder is damaged."""
     with pytest.raises(IntegrityError, match="outside"):
         safe_listing({name: "0" * 32}, "list")
+
+
+@pytest.mark.parametrize("residency", ["on-prem", "eu: 1", '"', "# no", "été"])
+def test_a_residency_survives_the_way_through_text(residency: str) -> None:
+    """Where the data has to stay is written where DVC itself leaves it alone, and read back."""
+    pointer = Pointer("0" * 32, 3, residency=residency)
+    text = write_pointer(pointer, "data/x")
+    assert read_pointer(text, "data/x").residency == residency
+    COMPILED_SINGLE_STAGE_SCHEMA(yaml.safe_load(text))  # DVC's own schema takes it
+
+
+def test_a_residency_of_the_whole_file_counts_as_well() -> None:
+    """DVC allows ``meta`` at both places; what a person wrote at either is not overlooked."""
+    text = write_pointer(Pointer("0" * 32, 3), "data/x") + "meta: {residency: On-Prem, owner: [me]}\n"
+    COMPILED_SINGLE_STAGE_SCHEMA(yaml.safe_load(text))
+    assert read_pointer(text, "data/x").residency == "on-prem"
+
+
+@pytest.mark.parametrize("written", ["residency:", "residency: [eu, on-prem]", "residency: {at: eu}", "residency: ' '"])
+def test_a_residency_that_is_no_name_is_refused(written: str) -> None:
+    """A slip of the pen does not set the data free."""
+    text = write_pointer(Pointer("0" * 32, 3), "data/x") + f"meta:\n  {written}\n"
+    with pytest.raises(InvalidSpecError, match="residency of 'data/x'"):
+        read_pointer(text, "data/x")
+
+
+def test_two_residencies_are_refused() -> None:
+    """The file and its out may not say two things."""
+    text = write_pointer(Pointer("0" * 32, 3, residency="eu"), "data/x") + "meta: {residency: on-prem}\n"
+    with pytest.raises(InvalidSpecError, match="eu and on-prem"):
+        read_pointer(text, "data/x")

@@ -10,6 +10,7 @@ import posixpath
 import random
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ class DvcStore:
         return to
 
     def snapshot(self, source: Path, path: str, *, message: str, tag: str | None = None) -> DataVersion:
-        """Keep the bytes at *source* as a new version of *path* on the default branch.
+        """Keep the bytes at *source* as a new version of *path* on the default branch, with the residency it has there.
 
         :param tag: name of a git tag; the same bytes under the same tag are the same version
         """
@@ -155,6 +156,7 @@ class DvcStore:
             known = self._tagged(path, tag, pointer)
             if known is not None:
                 return known
+            pointer = replace(pointer, residency=now.residency if now else "")
             commit = tip if now == pointer else self._commit(tip, path, pointer, message)
             try:
                 self.git.push(commit, [branch, *([f"refs/tags/{tag}"] if tag else [])])
@@ -178,17 +180,18 @@ class DvcStore:
             return None
         commit = self.git.commit_of(f"refs/tags/{tag}")
         found = self._pointer(commit, path)
-        if found != pointer:
+        if found is None or found != pointer:
             held = found.digest if found else "no version of it"
             raise ConflictError(f"Tag {tag!r} names {held} of {path!r}, not {pointer.digest}. Choose another tag.")
-        return self._version(path, tag, commit, pointer)
+        return self._version(path, tag, commit, found)
 
     def _pointer(self, commit: str, path: str) -> Pointer | None:
         content = self.git.read(commit, pointer_path(path))
         return None if content is None else read_pointer(content.decode(), path)
 
     def _version(self, path: str, rev: str, commit: str, pointer: Pointer) -> DataVersion:
-        return DataVersion(path, rev, commit, pointer.digest, pointer.size, pointer.nfiles, self.git.address)
+        size, nfiles = pointer.size, pointer.nfiles
+        return DataVersion(path, rev, commit, pointer.digest, size, nfiles, self.git.address, pointer.residency)
 
     def _objects(self, commit: str) -> DvcObjects:
         self.git.have(commit)
