@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.core.entrypoints import PIPELINE_BACKENDS
+from airflow_mlops.core.residency import split_places
 from airflow_mlops.hooks.jobs import JobHook
 from airflow_mlops.platforms.kfp import KfpClient
 
@@ -35,4 +35,4 @@ class PipelineHook(JobHook):
 
     def get_conn(self) -> KfpClient:
         """Return a client of Kubeflow Pipelines. Use it as a context manager, so that its connections are closed."""
-        return KfpClient(ConnectionInfo.of(self.get_connection(str(self.conn_id))))
+        return KfpClient(split_places(self._info(), self.backend)[0])

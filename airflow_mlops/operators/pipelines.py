@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import literal
 
 from airflow_mlops.core.errors import InvalidSpecError
+from airflow_mlops.core.residency import carried_by
 from airflow_mlops.hooks.pipelines import PipelineHook
 from airflow_mlops.links.pipelines import PipelineRunLink
 from airflow_mlops.operators.remote_job import RemoteJobOperator
@@ -48,13 +49,15 @@ class RunPipelineOperator(RemoteJobOperator):
     :param cache: whether tasks may take the result of an earlier run; by default as the pipeline was compiled
     :param options: further fields that another backend has
     :param max_runtime: seconds after which the run is stopped from here
+    :param residency: the place this run may not leave; data versions among the parameters have theirs besides
+    :raises ResidencyError: the connection does not say that the platform is there; nothing was submitted
     :raises JobFailedError: the run failed or was cancelled; with the tasks that failed and what they say
     :raises JobTimeoutError: it was not over in time and was stopped
     """
 
     template_fields: Sequence[str] = (
         *("pipeline", "parameters", "backend", "conn_id", "experiment", "namespace"),
-        *("pipeline_root", "service_account", "options", "max_runtime"),
+        *("pipeline_root", "service_account", "options", "max_runtime", "residency"),
     )
     template_fields_renderers = {"parameters": "json", "options": "json"}  # noqa: RUF012
     operator_extra_links = (PipelineRunLink(),)
@@ -73,13 +76,14 @@ class RunPipelineOperator(RemoteJobOperator):
         service_account: str = "",
         cache: bool | None = None,
         options: Mapping[str, Any] | None = None,
+        residency: str = "",
         **kwargs: Any,
     ) -> None:
         super().__init__(backend=backend, conn_id=conn_id, **{"deadline_margin": 0.0, **kwargs})
         self.pipeline: Any = literal(pipeline) if isinstance(pipeline, Mapping) else pipeline
         self.parameters, self.options = parameters, options
         self.experiment, self.namespace, self.pipeline_root = experiment, namespace, pipeline_root
-        self.service_account, self.cache = service_account, cache
+        self.service_account, self.cache, self.residency = service_account, cache, residency
 
     def connect(self) -> JobBackend[Any, Any]:
         """Return the pipeline backend."""
@@ -93,7 +97,9 @@ class RunPipelineOperator(RemoteJobOperator):
         return Rules(rule)
 
     def new_spec(self, record: JobRecord) -> PipelineSpec:  # noqa: ARG002 - it is the same for all
-        """Return the spec of every attempt."""
+        """Return the spec of every attempt, which goes nowhere it may not."""
+        carried = carried_by({f"parameter {name!r}": value for name, value in (self.parameters or {}).items()})
+        PipelineHook(self.backend, self.conn_id).require_residency({"this run": self.residency, **carried})
         fields = {
             "experiment": self.experiment,
             "namespace": self.namespace,

@@ -80,6 +80,8 @@ class TrainingSpec(Record):
         other; the job sees it as ``MLOPS_CHECKPOINT_DIR``
     :param max_runtime: seconds after which the platform ends the job; ``None`` for no limit
     :param options: the platform's own further fields; an unknown one is refused
+    :param residency: the place the job may not leave; the inputs have theirs besides. No backend has to look at it:
+        :func:`airflow_mlops.core.residency.require_residency` did before
     """
 
     command: tuple[str, ...]
@@ -95,6 +97,13 @@ class TrainingSpec(Record):
     checkpoint: str = ""
     max_runtime: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    residency: str = ""
+
+    def residencies(self) -> dict[str, str]:
+        """Return what may not leave where it is, in words, and the place."""
+        own = {"this job": self.residency} if self.residency else {}
+        inputs = {f"input {name!r}": version.residency for name, version in self.inputs.items() if version.residency}
+        return own | inputs
 
     def digest(self) -> str:
         """Return ``sha256:<hex>`` of the spec: two specs are the same job only if their digests agree."""
@@ -154,7 +163,9 @@ class TrainingResult(Record):
     :param metrics: final metrics by name
     :param run_id: tracking run that holds parameters, metrics and artifacts
     :param data: the data versions it was trained on, by input name
-    :param billed_seconds: seconds the platform bills for, all nodes together
+    :param billed_seconds: seconds the platform bills for, all nodes together; ``None`` where it does not tell
+    :param ran_seconds: seconds the job ran, all nodes together, where the platform bills fewer of them for a spot job
+    :param cost: what it cost, as :class:`~airflow_mlops.training.cost.Cost` tells; empty without a price table
     """
 
     job: JobHandle
@@ -162,7 +173,9 @@ class TrainingResult(Record):
     metrics: Mapping[str, float] = field(default_factory=dict)
     run_id: str = ""
     data: Mapping[str, DataVersion] = field(default_factory=dict)
-    billed_seconds: float = 0.0
+    billed_seconds: float | None = None
+    ran_seconds: float | None = None
+    cost: Mapping[str, Any] = field(default_factory=dict)
 
 
 class JobSpec(Protocol):

@@ -13,30 +13,18 @@ from typing import Self
 from airflow_mlops.core.errors import (
     InvalidSpecError,
     JobFailedError,
-    JobInterruptedError,
     JobTimeoutError,
     MlopsError,
-    OutOfMemoryError,
     PlatformUnavailableError,
     PreemptedError,
-    QuotaExceededError,
     close_match,
 )
 from airflow_mlops.core.records import Record
-from airflow_mlops.training.contract import FailureReason, JobHandle, JobState, JobStatus
+from airflow_mlops.training.contract import JobHandle, JobState, JobStatus
+from airflow_mlops.training.failures import FAILURES
 
 MAX_PREEMPTIONS = 3
 MAX_TRIGGER_FAILURES = 5
-
-FAILURES: dict[FailureReason, tuple[type[MlopsError], str]] = {
-    FailureReason.NONE: (JobFailedError, ""),
-    FailureReason.USER_CODE: (JobFailedError, ""),
-    FailureReason.OUT_OF_MEMORY: (OutOfMemoryError, "It ran out of memory: give its nodes more."),
-    FailureReason.TIMEOUT: (JobTimeoutError, "It ran longer than max_runtime: raise it, or make the job smaller."),
-    FailureReason.QUOTA: (QuotaExceededError, "The platform's quota is used up: ask for less, or try again later."),
-    FailureReason.PLATFORM: (JobInterruptedError, "The platform broke it: another try starts a new job."),
-}
-"""What a failed job means to its task: the class says whether another try can help, the text what to do."""
 
 
 class Phase(StrEnum):
@@ -102,6 +90,8 @@ class JobRecord(Record):
     :param checkpoint: name under which the checkpoints of this attempt and those it goes on from are kept
     :param on_demand: spot machines were taken away too often: from now on machines that stay
     :param progress: share done from 0 to 1 that the job last told
+    :param failed_seconds: what the platform bills for the attempts of this generation that brought no result
+    :param failed_spot_seconds: the same of attempts on spot machines, which are not in *failed_seconds*
     """
 
     name: str
@@ -119,6 +109,8 @@ class JobRecord(Record):
     checkpoint: str = ""
     on_demand: bool = False
     progress: float | None = None
+    failed_seconds: float = 0.0
+    failed_spot_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -222,6 +214,8 @@ def _again(record: JobRecord) -> JobRecord:
         lost=record.lost,
         checkpoint=record.checkpoint,
         on_demand=record.on_demand,
+        failed_seconds=record.failed_seconds,
+        failed_spot_seconds=record.failed_spot_seconds,
     )
 
 

@@ -28,6 +28,7 @@ from airflow_mlops.training.driver import (
     Wait,
     next_step,
 )
+from airflow_mlops.training.failed_work import with_failed_work
 from airflow_mlops.training.launch import told_progress
 from airflow_mlops.training.ports import Records, ResultT, SpecT, Tracking, summary
 
@@ -138,10 +139,11 @@ class TrainingJob(Generic[SpecT, ResultT]):
     def _start(self, record: JobRecord, before: JobRecord | None) -> None:
         """Start the job of *record*, after the one *before* is certainly over."""
         if before is not None:
-            state = self._stop(before)
+            ended = self._stop(before)
+            record = with_failed_work(record, before, ended, spot=self.rules.spot)
             before = self._copy_log(before)
             if before.phase is not Phase.FAILED:
-                self._close(before.run_id, state or JobState.CANCELLED)
+                self._close(before.run_id, ended.state if ended else JobState.CANCELLED)
         name = stable_name(self.owner, generation=record.generation, attempt=record.attempt)
         record = replace(record, name=name, checkpoint=record.checkpoint or name)
         self.records.save(record)
@@ -169,13 +171,13 @@ class TrainingJob(Generic[SpecT, ResultT]):
         limits += [] if self.limit is None else [self.limit]
         return time.time() + min(limits) if limits else None
 
-    def _stop(self, record: JobRecord) -> JobState | None:
+    def _stop(self, record: JobRecord) -> JobStatus | None:
         """Cancel, wait until the platform says that it is over, and return how it ended."""
         handle = self._handle(record)
         end = time.monotonic() + STOP_PATIENCE
         while handle and (status := self._look(handle)):
             if status.state.terminal:
-                return status.state
+                return status
             self.backend.cancel(handle)
             if time.monotonic() > end:
                 raise PlatformUnavailableError(

@@ -21,7 +21,6 @@ from airflow_mlops.core.errors import (
 )
 from airflow_mlops.training.contract import FailureReason, JobHandle, JobState, JobStatus
 from airflow_mlops.training.driver import (
-    FAILURES,
     Adopt,
     Collect,
     Fail,
@@ -35,6 +34,8 @@ from airflow_mlops.training.driver import (
     Wait,
     next_step,
 )
+from airflow_mlops.training.failed_work import with_failed_work
+from airflow_mlops.training.failures import FAILURES
 
 JOB = JobHandle("local", "aml-x")
 INTENT = JobRecord("aml-x", Phase.INTENT, 3, checkpoint="aml-x")
@@ -244,3 +245,29 @@ def test_one_generation_starts_a_bounded_number_of_jobs(
 def test_records_travel(record: JobRecord) -> None:
     """A record is the same after the way through the state store."""
     assert JobRecord.from_dict(record.to_dict()) == record
+
+
+@pytest.mark.parametrize(("spot", "on_demand"), [(False, False), (True, False), (True, True)])
+@given(billed=st.none() | st.floats(0, 1e6), earlier=st.floats(0, 1e6), repeats=st.integers(1, 3))
+def test_failed_work_is_counted_once(
+    spot: bool, on_demand: bool, billed: float | None, earlier: float, repeats: int
+) -> None:
+    """What an attempt without a result was billed is added once to its kind of machine, also after a dead worker."""
+    before = replace(SUBMITTED, on_demand=on_demand, failed_seconds=earlier, failed_spot_seconds=earlier)
+    start = step(before, JobState.PREEMPTED, entering=False, rules=Rules(spot=spot))
+    again = start.record if isinstance(start, Start) else replace(before, attempt=1)
+    status = JobStatus(JobState.PREEMPTED, billed_seconds=billed)
+    for _ in range(repeats):
+        again = with_failed_work(again, before, status, spot=spot)
+    counted = (again.failed_spot_seconds, again.failed_seconds)
+    more = billed or 0.0
+    assert counted == ((earlier + more, earlier) if spot and not on_demand else (earlier, earlier + more))
+
+
+def test_a_clear_begins_to_count_anew() -> None:
+    """Another generation has failed at nothing yet; a job nobody knows any more cannot be counted."""
+    cleared = step(replace(SUBMITTED, failed_seconds=9.0), JobState.RUNNING, generation=4)
+    assert isinstance(cleared, Start)
+    status = JobStatus(JobState.CANCELLED, billed_seconds=5.0)
+    assert with_failed_work(cleared.record, SUBMITTED, status, spot=False).failed_seconds == 0.0
+    assert with_failed_work(SUBMITTED, replace(SUBMITTED, failed_seconds=9.0), None, spot=False).failed_seconds == 9.0
