@@ -74,7 +74,7 @@ bench-imports: $(VENV)/.dev ## what our imports and templates cost beside Airflo
 bench-drift: $(VENV)/.dev ## the drift engine beside a plain scan and scipy; ROWS=1000000
 	@$(BIN)/python benchmarks/drift.py
 
-bench-jobs: $(VENV)/.dev ## a thousand waiting jobs, watched together and one by one; about three minutes
+bench-jobs: $(VENV)/.dev ## a thousand deferred jobs beside the official KubernetesJobOperator; about four minutes
 	@$(BIN)/python benchmarks/jobs.py
 
 bench-gateway: $(VENV)/.dev ## requests and times to answer beside `mlflow models serve`

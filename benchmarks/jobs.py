@@ -6,6 +6,8 @@ each side is a process with one event loop in which 1,000 real triggers wait wit
 Calls are counted by the cluster. Processor time and memory are those of the waiting process alone. Latency is the time
 from the moment a Job's status says Complete to the trigger's event, for 100 Jobs that end one after the other.
 
+The goal of processor time is our own share of a core, the other goals are ratios.
+
 The cluster is one Python process: it cannot answer as fast as the official trigger asks. That keeps its calls and its
 processor time lower than they would be, and its latency higher.
 """
