@@ -111,3 +111,15 @@ def test_exported_variables_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> None
         fail()
     assert (seen["OLD"], seen["NEW"]) == ("2", "3")
     assert (os.environ["OLD"], os.environ.get("NEW")) == ("1", None)
+
+
+def test_a_job_elsewhere_may_have_another_way_to_the_server(tracking: MLflowTracking) -> None:
+    """The address and the secrets that the spec itself names are kept; the run is still the job's own."""
+    spec = TrainingSpec(
+        ("true",),
+        env={"MLFLOW_TRACKING_URI": "https://mlflow.example.com", RUN_ID: "mine"},
+        secret_env={"MLFLOW_TRACKING_TOKEN": "cloud/secret"},
+    )
+    found, run_id = replace(tracking, secret_env={"MLFLOW_TRACKING_TOKEN": "own"}).open("aml-elsewhere", spec)
+    assert found.env["MLFLOW_TRACKING_URI"] == "https://mlflow.example.com"
+    assert (found.env[RUN_ID], found.secret_env) == (run_id, {"MLFLOW_TRACKING_TOKEN": "cloud/secret"})
