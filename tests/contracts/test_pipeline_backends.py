@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from airflow_mlops.core.entrypoints import PIPELINE_BACKENDS, load_plugin
+from airflow_mlops.testing.azureml import AzureMLFake, azureml_fake
 from airflow_mlops.testing.kfp import KfpFake, kfp_fake
 from airflow_mlops.testing.kfp.pipelines import shell_pipeline
 from airflow_mlops.testing.pipeline_backend import PipelineBackendContract
+from airflow_mlops.training.pipelines.azureml import AzureMLPipelines
 from airflow_mlops.training.pipelines.contract import PipelineSpec
 from airflow_mlops.training.pipelines.kubeflow import KubeflowPipelines
 
@@ -49,6 +51,31 @@ class TestKubeflowProfiles(TestKubeflow):
     def backend(self, many_users: KfpFake) -> KubeflowPipelines:
         """Use the namespace of one user."""
         return KubeflowPipelines.from_connection(many_users.connection(namespace="team-a"))
+
+
+@pytest.fixture(scope="module")
+def workspace() -> Iterator[AzureMLFake]:
+    """Give a workspace of Azure Machine Learning."""
+    with azureml_fake() as fake:
+        yield fake
+
+
+class TestAzureML(PipelineBackendContract):
+    """Pipeline jobs of a workspace, whose steps are a component that it has."""
+
+    @pytest.fixture
+    def backend(self, workspace: AzureMLFake) -> AzureMLPipelines:
+        """Use the workspace."""
+        return AzureMLPipelines.from_connection(workspace.connection())
+
+    @pytest.fixture(autouse=True)
+    def described(self, workspace: AzureMLFake) -> None:
+        """Let pipelines be made of the workspace's component."""
+        self.workspace = workspace
+
+    def spec(self, script: str, **fields: Any) -> PipelineSpec:
+        """Wrap the script."""
+        return PipelineSpec(self.workspace.shell_pipeline({"only": script}), **fields)
 
 
 def test_our_own_backend_comes_in_by_its_entry_point() -> None:

@@ -15,10 +15,12 @@ from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.core.entrypoints import TRAINING_BACKENDS, load_plugin
 from airflow_mlops.hooks.training import TrainingHook
 from airflow_mlops.operators.training import TrainModelOperator
+from airflow_mlops.testing.azureml import AzureMLFake, azureml_fake
 from airflow_mlops.testing.kubernetes import KubernetesFake, kubernetes_fake
 from airflow_mlops.testing.kubernetes.trainer import CLUSTER_RUNTIMES, TRAINER_KINDS, training_runtime
 from airflow_mlops.testing.task_runner import run_task
 from airflow_mlops.testing.training_backend import TrainingBackendContract
+from airflow_mlops.training.backends.azureml import AzureMLBackend
 from airflow_mlops.training.backends.kubeflow import KubeflowBackend
 from airflow_mlops.training.backends.kubernetes import KubernetesBackend
 from airflow_mlops.training.backends.local import LocalBackend
@@ -77,6 +79,28 @@ class TestKubeflow(TrainingBackendContract):
         """Get in as any tool does: by the kube config."""
         extras = {"kube_config_path": str(kubeflow.kubeconfig)}
         return KubeflowBackend.from_connection(ConnectionInfo("cluster", extra=extras))
+
+
+@pytest.fixture(scope="module")
+def workspace() -> Iterator[AzureMLFake]:
+    """Run one workspace of Azure Machine Learning for all tests of the module."""
+    with azureml_fake() as fake:
+        yield fake
+
+
+class TestAzureML(TrainingBackendContract):
+    """Command jobs of a workspace, as a service principal, with Azure's own library for the tokens."""
+
+    tells_reasons = True
+
+    @pytest.fixture
+    def backend(self, workspace: AzureMLFake) -> AzureMLBackend:
+        """Get in as Airflow's own connection does."""
+        return AzureMLBackend.from_connection(workspace.connection())
+
+    def spec(self, script: str, **fields: Any) -> TrainingSpec:
+        """Run the script in an image."""
+        return super().spec(script, **{"image": "busybox:1", **fields})
 
 
 @pytest.fixture
