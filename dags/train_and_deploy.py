@@ -11,7 +11,7 @@ from airflow.sdk import DAG, Asset, Param
 
 from airflow_mlops.groups import canary_rollout, training_pipeline
 
-GATE, ROLLOUT, CONNECTIONS = "Promotion gate", "Rollout", "Connections"
+GATE, ROLLOUT, CONNECTIONS, PLATFORM = "Promotion gate", "Rollout", "Connections", "Where it trains"
 
 for file in sorted((Path(__file__).parent / "projects").glob("*.json")):
     project = json.loads(file.read_text())
@@ -30,13 +30,45 @@ for file in sorted((Path(__file__).parent / "projects").glob("*.json")):
                 description="Branch, tag or commit. Empty: the version that triggered the run, else the newest.",
                 section="Training",
             ),
-            "backend": Param("local", type="string", title="Training backend", section="Training"),
             "training_parameters": Param(
                 {},
                 type="object",
                 title="Training parameters",
                 description="Passed to the training script as --name value.",
                 section="Training",
+            ),
+            "backend": Param(
+                "local",
+                type="string",
+                title="Training backend",
+                description="local, kubernetes, kubeflow, sagemaker, vertex or azureml.",
+                section=PLATFORM,
+            ),
+            "image": Param(None, type=["null", "string"], title="Container image", section=PLATFORM),
+            "node_resources": Param(
+                {},
+                type="object",
+                title="Resources",
+                description="cpus, memory_mib, gpus, instance_type.",
+                section=PLATFORM,
+            ),
+            "spot": Param(False, type="boolean", title="Spot machines", section=PLATFORM),
+            "max_runtime": Param(None, type=["null", "number"], title="Seconds it may run", section=PLATFORM),
+            "checkpoint": Param(None, type=["null", "string"], title="Checkpoints below", section=PLATFORM),
+            "training_env": Param({}, type="object", title="Variables", section=PLATFORM),
+            "training_secret_env": Param(
+                {},
+                type="object",
+                title="Secrets",
+                description="Variable and the name of its secret on the platform, never its value.",
+                section=PLATFORM,
+            ),
+            "training_options": Param(
+                {},
+                type="object",
+                title="Options",
+                description="The platform's own further fields.",
+                section=PLATFORM,
             ),
             "metric": Param("roc_auc", enum=["roc_auc", "accuracy", "log_loss"], title="Metric", section=GATE),
             "mode": Param(
@@ -102,6 +134,16 @@ for file in sorted((Path(__file__).parent / "projects").glob("*.json")):
             backend=p("backend"),
             training_conn_id=p("training_conn_id"),
             parameters=p("training_parameters"),
+            training={
+                "image": p("image"),
+                "node_resources": p("node_resources"),
+                "spot": p("spot"),
+                "max_runtime": p("max_runtime"),
+                "checkpoint": p("checkpoint"),
+                "env": p("training_env"),
+                "secret_env": p("training_secret_env"),
+                "options": p("training_options"),
+            },
             dvc_conn_id=p("dvc_conn_id"),
             mlflow_conn_id=p("mlflow_conn_id"),
             gate={

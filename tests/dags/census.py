@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def project(root: Path) -> str:
             "data_asset": "mlops://data/census",
             "landing": str(root / "landing"),
             "suite": "suites/census.json",
-            "command": ["python", "{code}/train.py", "--target", TARGET],
+            "command": [sys.executable, "{code}/train.py", "--target", TARGET],
             "target": TARGET,
             "capture_dir": str(root / "gateway" / "capture"),
             "defaults": {"steps": [100], "bake": 2, "mode": "non_inferiority", "margin": 0.05},
