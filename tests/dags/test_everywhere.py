@@ -13,7 +13,6 @@ from kill_platforms import PLATFORMS
 from airflow_mlops.hooks.mlflow import MLflowHook
 from airflow_mlops.operators.training import TrainModelOperator
 
-
 Trained = tuple[dict[str, Any], dict[str, Any]]
 
 
