@@ -12,9 +12,11 @@ from airflow_mlops.testing.azureml import AzureMLFake, azureml_fake
 from airflow_mlops.testing.kfp import KfpFake, kfp_fake
 from airflow_mlops.testing.kfp.pipelines import shell_pipeline
 from airflow_mlops.testing.pipeline_backend import PipelineBackendContract
+from airflow_mlops.testing.vertex import VertexFake, vertex_fake
 from airflow_mlops.training.pipelines.azureml import AzureMLPipelines
 from airflow_mlops.training.pipelines.contract import PipelineSpec
 from airflow_mlops.training.pipelines.kubeflow import KubeflowPipelines
+from airflow_mlops.training.pipelines.vertex import VertexPipelines
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,26 @@ class TestKubeflowProfiles(TestKubeflow):
     def backend(self, many_users: KfpFake) -> KubeflowPipelines:
         """Use the namespace of one user."""
         return KubeflowPipelines.from_connection(many_users.connection(namespace="team-a"))
+
+
+@pytest.fixture(scope="module")
+def vertex() -> Iterator[VertexFake]:
+    """Give a project on Vertex AI."""
+    with vertex_fake() as fake:
+        yield fake
+
+
+class TestVertex(PipelineBackendContract):
+    """PipelineJobs of Vertex AI."""
+
+    @pytest.fixture
+    def backend(self, vertex: VertexFake) -> VertexPipelines:
+        """Use the project."""
+        return VertexPipelines.from_connection(vertex.connection())
+
+    def spec(self, script: str, **fields: Any) -> PipelineSpec:
+        """Wrap the script."""
+        return PipelineSpec(shell_pipeline({"only": script}), **fields)
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ def read_pipeline(value: Mapping[str, Any] | str) -> Mapping[str, Any] | str:
     """
     if not isinstance(value, str):
         return checked(value)
-    if not value.lower().endswith(SUFFIXES):
+    if "://" in value or not value.lower().endswith(SUFFIXES):
         return value
     try:
         documents = [found for found in yaml.safe_load_all(Path(value).read_text()) if found is not None]
