@@ -17,6 +17,7 @@ from airflow_mlops.operators.base import MlopsOperator, airflow_tags
 from airflow_mlops.operators.evaluation import GATE_EVIDENCE, EvaluateModelOperator
 from airflow_mlops.registry.contract import CHALLENGER, CHAMPION
 from airflow_mlops.registry.registries.mlflow import MLflowRegistry
+from airflow_mlops.training.cost import cost_tags
 from airflow_mlops.training.tracking import data_tags
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ class RegisterModelOperator(MlopsOperator):
     """Register a model and point an alias to it. Returns ``ModelVersion`` as a dict.
 
     A retry finds the version of the first try. The version carries the digest of its files, the task that registered
-    it, the data it was trained on and the checks that data passed; the tracking run points back to the version.
+    it, the data it was trained on, the checks that data passed and what the training cost; the tracking run points back
+    to the version.
 
     :param model_name: registered model, created if it is absent
     :param training: ``TrainingResult`` as a dict, such as ``TrainModelOperator`` returns
@@ -75,6 +77,7 @@ class RegisterModelOperator(MlopsOperator):
             **airflow_tags(context),
             **data_tags(_data_versions(self.data or training.get("data") or {})),
             **_validation_tags(self.validation or {}),
+            **cost_tags(training.get("cost") or {}),
             **(self.tags or {}),
         }
         run_id = self.run_id or training.get("run_id") or ""

@@ -101,6 +101,10 @@ class RemoteJobOperator(MlopsOperator):
     def push_links(self, context: Context, job: TrainingJob[Any, Any], record: JobRecord) -> None:
         """Push the addresses that the task's extra links show."""
 
+    def told(self, job: TrainingJob[Any, Any], result: Any) -> dict[str, Any]:  # noqa: ARG002
+        """Return the result of a job that succeeded as a dict, with what else is known of it."""
+        return dict(result.to_dict())
+
     def finish(self, context: Context, result: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         """Return what the task returns. Override it to look at the result of a job that succeeded, or to refuse it."""
         return result
@@ -148,7 +152,7 @@ class RemoteJobOperator(MlopsOperator):
                 if is_cleared(error) and self.on_clear != OnClear.REATTACH:
                     self.on_kill()
                 raise
-        return self._defer(found) if isinstance(found, JobRecord) else self.finish(context, found.to_dict())
+        return self._defer(found) if isinstance(found, JobRecord) else self.finish(context, self.told(job, found))
 
     def _advance(self, context: Context, job: TrainingJob[Any, Any], *, entering: bool) -> Any:
         try:

@@ -65,6 +65,17 @@ class TrainingBackendContract(JobBackendContract):
             assert why in str(caught.value)
             assert backend.locate(name) is None
 
+    @pytest.mark.parametrize("script", ["true", "exit 3"])
+    def test_what_is_billed_is_a_number_or_not_told(self, backend: TrainingBackend, name: str, script: str) -> None:
+        """Billed seconds are never negative, of an ended job they stay as they are, and the result tells them, too."""
+        handle, status = self.ended(backend, name, script)
+        billed = [status.billed_seconds, backend.observe([handle])[handle].billed_seconds]
+        assert billed[0] == billed[1]
+        if status.state is JobState.SUCCEEDED:
+            result = backend.collect(handle)
+            billed += [result.billed_seconds, result.ran_seconds]
+        assert [found for found in billed if found is not None and found < 0] == []
+
     def test_the_job_sees_its_variables_and_parameters(self, backend: TrainingBackend, name: str) -> None:
         """Plain variables, the job's name, arguments and ``--name value`` of each parameter reach the program."""
         if not isinstance(backend, HasLog):

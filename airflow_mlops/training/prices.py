@@ -56,15 +56,36 @@ class Price:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """The price of a machine that the platform has a name for.
+
+    :param price: of the machine, with the accelerators that are in its price
+    :param gpu: of each accelerator that the spec asks for, where the platform bills them apart; ``None`` where not
+    """
+
+    price: Price
+    gpu: Price | None = None
+
+    @classmethod
+    def read(cls, value: Any, what: str) -> Self:
+        """Read a price, which may have an entry ``gpu`` with another one."""
+        if not isinstance(value, Mapping):
+            return cls(Price.read(value, what))
+        _known(value, (ON_DEMAND, SPOT, "gpu"), what)
+        price = Price.read({key: item for key, item in value.items() if key != "gpu"}, what)
+        return cls(price, Price.read(value["gpu"], f"a gpu of {what}") if "gpu" in value else None)
+
+
+@dataclass(frozen=True)
 class BackendPrices:
     """The prices of one platform.
 
-    :param instance_types: machine name -> price of a whole node, with the accelerators that are in it
+    :param instance_types: machine name -> price of a whole node
     :param resources: name of :data:`RESOURCES` -> price, for specs without a machine name
     :param spot_in_seconds: the platform bills fewer seconds of a spot job, at the price on demand
     """
 
-    instance_types: Mapping[str, Price]
+    instance_types: Mapping[str, Machine]
     resources: Mapping[str, Price]
     spot_in_seconds: bool = False
 
@@ -108,7 +129,8 @@ class PriceTable:
         if machine not in prices.instance_types:
             hint = close_match(machine, prices.instance_types)
             raise UnknownPriceError(f"The price table has no {machine!r} of {backend!r}: {hint}Add its price.")
-        return prices.instance_types[machine]
+        found = prices.instance_types[machine]
+        return _sum([(found.price, 1.0), *([(found.gpu, float(spec.resources.gpus))] if found.gpu else [])])
 
 
 def _by_resources(prices: Mapping[str, Price], wanted: Resources, backend: str) -> Price:
@@ -126,6 +148,11 @@ def _by_resources(prices: Mapping[str, Price], wanted: Resources, backend: str) 
     parts = [(prices[name], amount) for name, amount in amounts.items() if name in prices and amount]
     if not parts:
         raise UnknownPriceError(f"The price table has no resource of {backend!r} that the spec asks for. Add one.")
+    return _sum(parts)
+
+
+def _sum(parts: list[tuple[Price, float]]) -> Price:
+    """Return the price of so much of each; on spot there is one only if each has one."""
     spots = [price.spot * amount for price, amount in parts if price.spot is not None]
     total = sum(price.on_demand * amount for price, amount in parts)
     return Price(total, sum(spots) if len(spots) == len(parts) else None)
@@ -142,7 +169,7 @@ def _backend(name: str, value: Any) -> BackendPrices:
     if not isinstance(in_seconds, bool):
         raise InvalidSpecError(f"spot_in_seconds of {what} in the price table is {in_seconds!r}, not true or false.")
     return BackendPrices(
-        {machine: Price.read(price, f"{machine!r} of {what}") for machine, price in types},
+        {machine: Machine.read(price, f"{machine!r} of {what}") for machine, price in types},
         {resource: Price.read(price, f"{resource!r} of {what}") for resource, price in resources.items()},
         in_seconds,
     )

@@ -16,7 +16,7 @@ from airflow_mlops.training.backends.kubernetes_reasons import (
     why_failed,
     why_pending,
 )
-from airflow_mlops.training.backends.kubernetes_status import STATES, job_status
+from airflow_mlops.training.backends.kubernetes_status import STATES, billed_seconds, job_status
 from airflow_mlops.training.contract import FailureReason, JobState
 
 
@@ -156,3 +156,24 @@ def test_only_the_last_warnings_are_told_and_each_once() -> None:
     """A pod that failed to start for hours does not fill the message."""
     events = [{"type": "Warning", "reason": "W", "message": str(n % 5), "lastTimestamp": f"{n:02d}"} for n in range(20)]
     assert warnings(events) == ["W: 2", "W: 3", "W: 4"]
+
+
+@pytest.mark.parametrize(
+    ("status", "billed"),
+    [
+        ({}, None),
+        ({"startTime": "2026-01-01T00:00:00Z"}, None),
+        ({"startTime": "2026-01-01T00:00:00Z", "completionTime": "2026-01-01T00:01:40Z"}, 300.0),
+        ({"startTime": "2026-01-01T00:00:00Z", "ended": "Failed"}, 180.0),
+        ({"startTime": "2026-01-01T00:00:00Z", "ended": "Suspended"}, 180.0),
+        ({"startTime": "2026-01-01T00:00:00Z", "ended": "FailureTarget"}, None),
+        ({"startTime": "2026-01-01T01:00:00Z", "ended": "Failed"}, 0.0),
+        ({"ended": "Failed"}, None),
+    ],
+)
+def test_what_is_billed(status: dict[str, str], billed: float | None) -> None:
+    """From start to end of a Job times its three nodes; nothing before its end, and never less than nothing."""
+    kind = status.pop("ended", "")
+    ending = {"type": kind, "status": "True", "lastTransitionTime": "2026-01-01T00:01:00Z"}
+    found = {"spec": {"completions": 3}, "status": {**status, "conditions": [ending] if kind else []}}
+    assert billed_seconds(found) == billed

@@ -38,12 +38,13 @@ def run(backend: LocalBackend, script: str, **fields: Any) -> tuple[JobHandle, J
 
 
 def test_the_report_is_the_result(backend: LocalBackend) -> None:
-    """What the program writes to MLOPS_OUTPUT is collected; no bill is made up."""
+    """What the program writes to MLOPS_OUTPUT is collected, and how long it had the machine."""
     report = {"model_uri": "models:/m-1", "metrics": {"auc": 1}, "run_id": "r1"}
-    handle, _ = run(backend, f"echo '{json.dumps(report)}' > $MLOPS_OUTPUT")
+    handle, status = run(backend, f"sleep 0.3; echo '{json.dumps(report)}' > $MLOPS_OUTPUT")
     result = backend.collect(handle)
     assert (result.model_uri, result.metrics, result.run_id) == ("models:/m-1", {"auc": 1.0}, "r1")
-    assert result.billed_seconds == 0
+    assert status.billed_seconds == result.billed_seconds
+    assert 0.3 <= (result.billed_seconds or 0) < 30
 
 
 @pytest.mark.parametrize(

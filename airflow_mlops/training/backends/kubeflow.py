@@ -25,7 +25,7 @@ from airflow_mlops.training.backends.kubernetes_job import secret_body
 from airflow_mlops.training.backends.kubernetes_log import read_on
 from airflow_mlops.training.backends.kubernetes_look import explained, first_pods, pods_of, report
 from airflow_mlops.training.backends.kubernetes_reasons import culprit, why_pending
-from airflow_mlops.training.backends.kubernetes_status import condition, told
+from airflow_mlops.training.backends.kubernetes_status import billed_seconds, condition, told
 from airflow_mlops.training.backends.kubernetes_stream import JobStream
 from airflow_mlops.training.contract import FailureReason, JobHandle, JobState, JobStatus, TrainingSpec
 from airflow_mlops.training.output import Output
@@ -178,15 +178,21 @@ class KubeflowBackend(KubernetesBackend):
         """Return the status with what the Job below and its pods say; only they know preemption and a full stop."""
         try:
             below = self._job(job)
-            if status.state is JobState.CANCELLED or status.reason is FailureReason.TIMEOUT:
-                return self._stopped(job, below, status)
-            if below is None:
-                return self._unmade(job, status)
-            if status.state is JobState.FAILED and self._is_preempted(below):
-                return JobStatus(JobState.PREEMPTED, "Preempted", told(below) or status.detail)
-            return explained(self._api, below, status, manifest.NODE)
+            found = self._judged(job, below, status)
         except InvalidSpecError as error:  # a right is missing, or the pod went away: what is known is known
             return replace(status, detail=f"{status.detail} (its pods cannot be read: {error})".strip())
+        if below is None or not found.state.terminal:
+            return found
+        return replace(found, billed_seconds=billed_seconds(below))
+
+    def _judged(self, job: Json, below: Json | None, status: JobStatus) -> JobStatus:
+        if status.state is JobState.CANCELLED or status.reason is FailureReason.TIMEOUT:
+            return self._stopped(job, below, status)
+        if below is None:
+            return self._unmade(job, status)
+        if status.state is JobState.FAILED and self._is_preempted(below):
+            return JobStatus(JobState.PREEMPTED, "Preempted", told(below) or status.detail)
+        return explained(self._api, below, status, manifest.NODE)
 
     def _stopped(self, train_job: Json, below: Json | None, status: JobStatus) -> JobStatus:
         """Return the end only when no pod is left that may still run."""
@@ -227,6 +233,10 @@ class KubeflowBackend(KubernetesBackend):
                 f"TrainJob {job['metadata']['name']!r} succeeded, but its Job is gone and with it what it reported."
             )
         return report(self._api, below, manifest.NODE)
+
+    def _billed(self, job: Json) -> float | None:
+        below = self._job(job)
+        return None if below is None else billed_seconds(below)
 
     def _variables(self, job: Json) -> list[Json]:
         return job["spec"]["trainer"].get("env") or []

@@ -27,7 +27,7 @@ from airflow_mlops.training.backends import kubernetes_job as manifest
 from airflow_mlops.training.backends.kubernetes_log import read_on
 from airflow_mlops.training.backends.kubernetes_look import explained, first_pods, report
 from airflow_mlops.training.backends.kubernetes_pod import read_options, worker_secrets
-from airflow_mlops.training.backends.kubernetes_status import is_over, job_status
+from airflow_mlops.training.backends.kubernetes_status import billed_seconds, is_over, job_status
 from airflow_mlops.training.backends.kubernetes_stream import JobStream
 from airflow_mlops.training.contract import JobHandle, JobState, JobStatus, TrainingResult, TrainingSpec
 from airflow_mlops.training.launch import RUN_ID
@@ -108,7 +108,7 @@ class KubernetesBackend:
             return
 
     def collect(self, handle: JobHandle) -> TrainingResult:
-        """Return what the program with rank 0 wrote to ``MLOPS_OUTPUT``. Kubernetes bills nothing itself.
+        """Return what the program with rank 0 wrote to ``MLOPS_OUTPUT``. What is billed, its nodes tell.
 
         :raises NotFoundError: there is no such job; or its pod is gone, and it had no tracking run to be read instead
         :raises InvalidSpecError: the job has not succeeded
@@ -131,7 +131,8 @@ class KubernetesBackend:
             output = Output()
         data = manifest.read_annotation(job, manifest.DATA)
         versions = {key: DataVersion.from_dict(value) for key, value in data.items()}
-        return TrainingResult(handle, output.model_uri, output.metrics, output.run_id or run_id, versions)
+        billed = self._billed(job)
+        return TrainingResult(handle, output.model_uri, output.metrics, output.run_id or run_id, versions, billed)
 
     def managed(self) -> Iterator[tuple[JobHandle, TaskIdentity]]:
         """Yield every job of ours in the connection's namespace."""
@@ -158,6 +159,9 @@ class KubernetesBackend:
 
     def _report(self, job: Json) -> Output:
         return report(self._api, job)
+
+    def _billed(self, job: Json) -> float | None:
+        return billed_seconds(job)
 
     def _variables(self, job: Json) -> list[Json]:
         """Return the variables of the container that runs the program."""

@@ -5,6 +5,7 @@ Conditions and reasons: https://kubernetes.io/docs/concepts/workloads/controller
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from airflow_mlops.training.backends.kubernetes_job import CANCELLED
@@ -38,7 +39,8 @@ def job_status(job: Json) -> JobStatus:
     """Return the status of a Job; one that cannot be read is UNKNOWN."""
     try:
         word = job_word(job)
-        return JobStatus(STATES[word], word, told(job), reason=REASONS.get(word, FailureReason.NONE))
+        reason = REASONS.get(word, FailureReason.NONE)
+        return JobStatus(STATES[word], word, told(job), reason=reason, billed_seconds=billed_seconds(job))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         return JobStatus(JobState.UNKNOWN, "unreadable", f"its description cannot be read: {error!r}")
 
@@ -70,6 +72,21 @@ def condition(item: Json, kind: str, status: str = "True") -> Json:
     """Return the condition of this type of a Job or pod if it has this status, or an empty one."""
     found = (item.get("status") or {}).get("conditions") or []
     return next((one for one in found if one.get("type") == kind and one.get("status") == status), {})
+
+
+def billed_seconds(job: Json) -> float | None:
+    """Return the seconds from a Job's start to its end, times its nodes; ``None`` before its end.
+
+    Kubernetes bills nothing; whoever pays for its nodes pays for these. A Job starts when its controller takes it on or
+    when it is resumed: waiting for a node counts.
+    """
+    status = job.get("status") or {}
+    ending = condition(job, "Failed") or condition(job, "Suspended")
+    ended = status.get("completionTime") or ending.get("lastTransitionTime")
+    if not status.get("startTime") or not ended:
+        return None
+    took = datetime.fromisoformat(ended) - datetime.fromisoformat(status["startTime"])
+    return max(0.0, took.total_seconds()) * int(job["spec"].get("completions") or 1)
 
 
 def is_over(job: Json) -> bool:

@@ -125,7 +125,7 @@ class LocalBackend:
             folder.end_orphan()
 
     def collect(self, handle: JobHandle) -> TrainingResult:
-        """Return what the job wrote to ``MLOPS_OUTPUT``. Nothing is billed for a local job.
+        """Return what the job wrote to ``MLOPS_OUTPUT``. The machine was its own for as long as it ran.
 
         :raises NotFoundError: there is no such job
         :raises InvalidSpecError: the job has not succeeded
@@ -142,7 +142,7 @@ class LocalBackend:
         spec = TrainingSpec.from_dict(job["spec"])
         output = folder.output()
         run_id = output.run_id or spec.env.get(launch.RUN_ID, "")
-        return TrainingResult(handle, output.model_uri, output.metrics, run_id, spec.inputs)
+        return TrainingResult(handle, output.model_uri, output.metrics, run_id, spec.inputs, folder.took())
 
     def managed(self) -> Iterator[tuple[JobHandle, TaskIdentity]]:
         """Yield every job in the folder of jobs."""

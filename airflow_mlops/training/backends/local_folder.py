@@ -113,7 +113,13 @@ class JobFolder:
         """Return the job's state with the reason for a bad end."""
         word = self.word()
         state = STATES.get(word, JobState.UNKNOWN)
-        return JobStatus(state, word, self._detail(word), reason=REASONS.get(word, FailureReason.NONE))
+        reason = REASONS.get(word, FailureReason.NONE)
+        return JobStatus(state, word, self._detail(word), reason=reason, billed_seconds=self.took())
+
+    def took(self) -> float | None:
+        """Return the seconds from the beginning to the end that the runner wrote down; ``None`` before it did."""
+        ended = self.read(runner.EXIT) or {}
+        return max(0.0, ended["ended"] - ended["began"]) if "ended" in ended else None
 
     def _detail(self, word: str) -> str:
         if STATES.get(word) not in (JobState.FAILED, JobState.PREEMPTED):
