@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 
 from airflow_mlops.core.entrypoints import PIPELINE_BACKENDS, load_plugin
+from airflow_mlops.core.identity import text_digest
 from airflow_mlops.testing.azureml import AzureMLFake, azureml_fake
 from airflow_mlops.testing.kfp import KfpFake, kfp_fake
 from airflow_mlops.testing.kfp.pipelines import shell_pipeline
 from airflow_mlops.testing.pipeline_backend import PipelineBackendContract
+from airflow_mlops.testing.sagemaker import SageMakerFake, sagemaker_fake
 from airflow_mlops.testing.vertex import VertexFake, vertex_fake
 from airflow_mlops.training.pipelines.azureml import AzureMLPipelines
 from airflow_mlops.training.pipelines.contract import PipelineSpec
 from airflow_mlops.training.pipelines.kubeflow import KubeflowPipelines
+from airflow_mlops.training.pipelines.sagemaker import SageMakerPipelines
 from airflow_mlops.training.pipelines.vertex import VertexPipelines
 
 
@@ -98,6 +101,31 @@ class TestAzureML(PipelineBackendContract):
     def spec(self, script: str, **fields: Any) -> PipelineSpec:
         """Wrap the script."""
         return PipelineSpec(self.workspace.shell_pipeline({"only": script}), **fields)
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[SageMakerFake]:
+    """Give an account with SageMaker."""
+    with sagemaker_fake() as fake:
+        yield fake
+
+
+class TestSageMaker(PipelineBackendContract):
+    """Executions of pipelines that an account of SageMaker has."""
+
+    fake: SageMakerFake
+
+    @pytest.fixture
+    def backend(self, aws: SageMakerFake) -> SageMakerPipelines:
+        """Use the account."""
+        self.fake = aws
+        return SageMakerPipelines.from_connection(aws.connection())
+
+    def spec(self, script: str, **fields: Any) -> PipelineSpec:
+        """Let the account have a pipeline for the script."""
+        name = f"pipeline-{text_digest(script)[-12:]}"
+        self.fake.add_pipeline(name, {"only": script})
+        return PipelineSpec(name, **fields)
 
 
 def test_our_own_backend_comes_in_by_its_entry_point() -> None:

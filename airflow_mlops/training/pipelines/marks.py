@@ -34,14 +34,14 @@ class Mark:
         """Return the mark of a spec with *digest*, a ``sha256:<hex>``."""
         return cls(digest.removeprefix("sha256:")[:_DIGEST], namespace, owner)
 
-    def write(self) -> str:
-        """Return the description that carries the mark."""
+    def write(self, longest: int = LONGEST) -> str:
+        """Return the description that carries the mark, in at most so many characters."""
         found = {"spec": self.spec} | ({"ns": self.namespace} if self.namespace else {})
         owner = (
             {key: value for key, value in self.owner.to_dict().items() if value != _DEFAULTS[key]} if self.owner else {}
         )
         text = _line({**found, **owner})
-        return text if len(text) <= LONGEST else _line(found)
+        return text if len(text) <= longest else _line(found)
 
     @classmethod
     def read(cls, description: str) -> Mark | None:
