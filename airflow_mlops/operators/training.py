@@ -5,18 +5,23 @@ Only flat arguments and the way between Airflow and :mod:`airflow_mlops.training
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.connection import ConnectionInfo
+from airflow_mlops.core.errors import InvalidSpecError
 from airflow_mlops.hooks.training import TrainingHook
 from airflow_mlops.links.training import TrackingRunLink, TrainingJobLink
 from airflow_mlops.operators.base import airflow_tags
 from airflow_mlops.operators.remote_job import RemoteJobOperator
 from airflow_mlops.platforms.mlflow import MLflowClient
-from airflow_mlops.training.contract import JobBackend, Resources, TrainingSpec
+from airflow_mlops.training.budget import Budget, BudgetMode
+from airflow_mlops.training.contract import JobBackend, Resources, TrainingResult, TrainingSpec
+from airflow_mlops.training.cost import Basis, Cost, cost_tags, figures
 from airflow_mlops.training.driver import MAX_PREEMPTIONS, JobRecord, OnClear, Rules
 from airflow_mlops.training.job import TrainingJob
 from airflow_mlops.training.launch import ATTEMPT, checkpoint_address, read_inputs
@@ -57,6 +62,14 @@ class TrainModelOperator(RemoteJobOperator):
     :param mlflow_conn_id: connection of the MLflow server
     :param code_commit: git commit of the training code, tagged on the run; by default the version of the DAG bundle
     :param max_preemptions: how often a preempted job is started again; after that once more without *spot*
+    :param residency: the place this job may not leave; its inputs have theirs besides
+    :param price_table: path of a JSON file on the worker, or the same as a mapping; with it the result has ``cost``
+        (:class:`~airflow_mlops.training.cost.Cost`), which the tracking run gets as metrics ``mlops.cost.*``
+    :param budget: amount for all attempts of the task, in the table's currency
+    :param budget_mode: ``hard`` refuses a job that would cost more, ``soft`` warns
+    :param expected_runtime: seconds the job is expected to run, for the estimate; by default its ``max_runtime``
+    :raises ResidencyError: the connection does not say that the backend is there; nothing was submitted
+    :raises BudgetExceededError: it would cost more than a hard budget leaves; nothing was submitted
     :raises JobFailedError: the job failed or was cancelled; with its exit code, last lines and the place of its log
     :raises OutOfMemoryError: its nodes had too little memory; like the one above never tried again
     :raises QuotaExceededError: the account may not use that much now; tried again
@@ -77,6 +90,7 @@ class TrainModelOperator(RemoteJobOperator):
             "mlflow_conn_id",
             "code_commit",
         ),
+        *("residency", "price_table", "budget", "budget_mode", "expected_runtime"),
     )
     template_fields_renderers = {"env": "json", "inputs": "json", "parameters": "json", "options": "json"}  # noqa: RUF012
     operator_extra_links = (TrainingJobLink(), TrackingRunLink())
@@ -101,6 +115,11 @@ class TrainModelOperator(RemoteJobOperator):
         mlflow_conn_id: str = "mlflow_default",
         code_commit: str = "",
         max_preemptions: int = MAX_PREEMPTIONS,
+        residency: str = "",
+        price_table: str | Mapping[str, Any] | None = None,
+        budget: float | str | None = None,
+        budget_mode: str = BudgetMode.HARD,
+        expected_runtime: float | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(backend=backend, **kwargs)
@@ -109,7 +128,9 @@ class TrainModelOperator(RemoteJobOperator):
         self.parameters, self.node_resources, self.options = parameters, node_resources, options
         self.nodes, self.spot, self.checkpoint = nodes, spot, checkpoint
         self.experiment, self.mlflow_conn_id, self.code_commit = experiment, mlflow_conn_id, code_commit
-        self.max_preemptions = max_preemptions
+        self.max_preemptions, self.residency = max_preemptions, residency
+        self.price_table, self.budget, self.budget_mode = price_table, budget, budget_mode
+        self.expected_runtime = expected_runtime
 
     def connect(self) -> JobBackend[Any, Any]:
         """Return the training backend."""
@@ -120,7 +141,17 @@ class TrainModelOperator(RemoteJobOperator):
         return Rules(OnClear.of(self.on_clear), self.max_preemptions, self.spot)
 
     def new_spec(self, record: JobRecord) -> TrainingSpec:
-        """Return the spec of an attempt: another one after a preemption may go on from the checkpoints on demand."""
+        """Return the spec of an attempt, if it may go there and may cost that much."""
+        spec = self._spec(record)
+        TrainingHook(self.backend, self.conn_id).require_residency(spec.residencies())
+        if budget := self._budget():
+            plan = budget.plan(spec, self.backend, record)
+            refused = plan.decision is not None and not plan.decision.passed
+            self.log.log(logging.WARNING if refused else logging.INFO, "%s", plan)
+        return spec
+
+    def _spec(self, record: JobRecord) -> TrainingSpec:
+        """Return what is asked for: an attempt after a preemption may go on from the checkpoints on demand."""
         versions, paths = read_inputs(self.inputs or {})
         return TrainingSpec(
             command=words(self.command),
@@ -136,7 +167,25 @@ class TrainModelOperator(RemoteJobOperator):
             checkpoint=checkpoint_address(self.checkpoint, record.checkpoint),
             max_runtime=None if self.max_runtime in (None, "") else float(self.max_runtime),
             options=self.options or {},
+            residency=self.residency or "",
         )
+
+    def _budget(self) -> Budget | None:
+        return Budget.of(self.price_table, self.budget, self.budget_mode, self.expected_runtime)
+
+    def told(self, job: TrainingJob[Any, Any], result: TrainingResult) -> dict[str, Any]:
+        """Return the result with what it cost, if there are prices. A table that went bad meanwhile loses no model."""
+        record = job.records.load()
+        if not self.price_table or record is None:
+            return result.to_dict()
+        try:
+            budget = self._budget()
+            cost = budget.cost(result, self._spec(record), record).to_dict() if budget else {}
+        except InvalidSpecError as error:
+            cost = Cost(None, "", Basis.UNKNOWN, why=str(error)).to_dict()
+        if isinstance(job.tracking, MLflowTracking) and record.run_id:
+            job.tracking.client.log(record.run_id, metrics=figures(cost), tags=cost_tags(cost))
+        return replace(result, cost=cost).to_dict()
 
     def _mlflow(self) -> ConnectionInfo | None:
         return ConnectionInfo.of(TrainingHook.get_connection(self.mlflow_conn_id)) if self.experiment else None

@@ -16,6 +16,7 @@ from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.core.refs import DataVersion
 from airflow_mlops.platforms.mlflow import MLflowClient
 from airflow_mlops.training.contract import JobState, TrainingResult, TrainingSpec
+from airflow_mlops.training.cost import PREFIX as COST
 from airflow_mlops.training.launch import RUN_ID, flag_value
 
 JOB_TAG = "mlops.job"
@@ -57,7 +58,8 @@ class MLflowTracking:
         if result.metrics and result.model_uri:
             return result
         run = self.client.run(run_id)
-        logged = {point["key"]: float(point["value"]) for point in run["data"].get("metrics", ())}
+        points = [point for point in run["data"].get("metrics", ()) if not point["key"].startswith(COST)]
+        logged = {point["key"]: float(point["value"]) for point in points}
         metrics = {name: value for name, value in logged.items() if math.isfinite(value)}
         models = run.get("outputs", {}).get("model_outputs", ())
         model_uri = f"models:/{models[-1]['model_id']}" if models else ""
@@ -104,12 +106,10 @@ def exported(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def data_tags(inputs: Mapping[str, DataVersion]) -> dict[str, str]:
-    """Return the tags that say which bytes a run was trained on: digest, commit and address of each input."""
-    return {
-        f"mlops.data.{name}.{what}": value
-        for name, version in inputs.items()
-        for what, value in (("digest", version.digest), ("commit", version.commit), ("uri", version.uri))
-    }
+    """Return the tags that say which bytes a run was trained on, and where they have to stay, for each input."""
+    names = ("digest", "commit", "uri", "residency")
+    told = {f"mlops.data.{key}.{name}": getattr(version, name) for key, version in inputs.items() for name in names}
+    return {tag: value for tag, value in told.items() if value or not tag.endswith(".residency")}
 
 
 def credentials(info: ConnectionInfo) -> dict[str, str]:
