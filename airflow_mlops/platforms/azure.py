@@ -159,17 +159,13 @@ class AzureTokens:
         :raises PlatformUnavailableError: who gives tokens did not answer
         """
         with extra("azureml"):
-            from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ServiceRequestError
-            from azure.identity import CredentialUnavailableError
+            from azure.core.exceptions import AzureError
         try:
             if self._credential is None:
                 self._credential = self._make()
             return str(self._credential.get_token(f"{audience}/.default").token)
-        except CredentialUnavailableError as error:
-            raise InvalidSpecError(self._refused(error)) from error
-        except (ServiceRequestError, ClientAuthenticationError, HttpResponseError) as error:
-            status = getattr(getattr(error, "response", None), "status_code", None)
-            if isinstance(error, ClientAuthenticationError) and (status is None or status < 500):
+        except (AzureError, ValueError) as error:
+            if not _may_pass(error):
                 raise InvalidSpecError(self._refused(error)) from error
             raise PlatformUnavailableError(
                 f"{redact(self._authority)} gave no token ({type(error).__name__}). Try again later."
@@ -199,3 +195,15 @@ class AzureTokens:
             f"Azure gives no token to connection {self._conn_id!r}: {(told or [''])[0][:500]} "
             "Check login, password and tenantId, or the managed identity of this machine."
         )
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Say whether who gives tokens was only away. Azure's library wraps what it did not expect; a refusal it says."""
+    from azure.core.exceptions import HttpResponseError
+    from azure.identity import CredentialUnavailableError
+
+    status = error.status_code if isinstance(error, HttpResponseError) else None
+    if isinstance(error, CredentialUnavailableError):
+        return False
+    wrapped = error.__cause__ is not None and not isinstance(error.__cause__, ValueError)
+    return wrapped or (status is not None and (status == 429 or status >= 500))

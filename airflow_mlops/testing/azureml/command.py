@@ -77,8 +77,8 @@ class Command:
     def wait(self, limit: float | None) -> Ending:
         """Wait for the end of all nodes: the first that fails ends the others."""
         end = None if limit is None else time.monotonic() + limit
-        while any(process.poll() is None for process in self._processes):
-            if any(process.returncode for process in self._processes):
+        while None in (codes := [process.poll() for process in self._processes]):
+            if any(codes):
                 self._signal(signal.SIGKILL)
             if end is not None and time.monotonic() > end:
                 self.stop("timeout")
@@ -106,6 +106,7 @@ class Command:
             said = "Nodes of this job got pre-empted. Check if the run has failed or restarted."
             return Ending("Failed", error("UserError", f"AzureMLCompute job failed. PreemptionError: {said}"))
         codes = [process.returncode for process in self._processes if process.returncode]
+        codes.sort(reverse=True)  # a node that was killed for another's failure is not the cause
         if not codes:
             return Ending("Completed")
         told = self.log[1].read_text(errors="replace")[-500:]

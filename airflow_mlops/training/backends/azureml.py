@@ -24,7 +24,7 @@ from airflow_mlops.training.backends.azureml_job import (
 from airflow_mlops.training.backends.azureml_jobs import AzureMLJobs
 from airflow_mlops.training.backends.azureml_marks import DATA, read
 from airflow_mlops.training.backends.azureml_start import REPORT
-from airflow_mlops.training.backends.azureml_status import job_status
+from airflow_mlops.training.backends.azureml_status import billed_seconds, job_status
 from airflow_mlops.training.contract import JobHandle, TrainingResult, TrainingSpec
 from airflow_mlops.training.launch import RUN_ID
 from airflow_mlops.training.output import Output
@@ -72,7 +72,7 @@ class AzureMLBackend(AzureMLJobs):
         return self._put(name, {**body, "environmentId": environment}, spec)
 
     def collect(self, handle: JobHandle) -> TrainingResult:
-        """Return what the program with rank 0 wrote to ``MLOPS_OUTPUT``. Azure does not say what a job costs.
+        """Return what the program with rank 0 wrote to ``MLOPS_OUTPUT``, and how long the job ran on its nodes.
 
         :raises NotFoundError: there is no such job; or its report is gone and it had no tracking run to read instead
         :raises InvalidSpecError: the job has not succeeded
@@ -88,7 +88,8 @@ class AzureMLBackend(AzureMLJobs):
             log.warning("%s What it logged to its run %s is all there is.", error, run_id)
             output = Output()
         versions = {key: DataVersion.from_dict(value) for key, value in read(job, DATA).items()}
-        return TrainingResult(handle, output.model_uri, output.metrics, output.run_id or run_id, versions)
+        run_id = output.run_id or run_id
+        return TrainingResult(handle, output.model_uri, output.metrics, run_id, versions, self._billed(job))
 
     def read_log(self, handle: JobHandle, offset: int) -> tuple[str, int]:
         """Return what node 0 printed from *offset* on, and the offset to go on from.
@@ -106,6 +107,12 @@ class AzureMLBackend(AzureMLJobs):
         if not job_status(job).state.terminal or len(raw) == CHUNK:
             raw = raw[: raw.rfind(b"\n") + 1] or (raw if len(raw) == CHUNK else b"")
         return raw.decode(errors="replace"), offset + len(raw)
+
+    def _billed(self, job: Json) -> float | None:
+        try:
+            return billed_seconds(job, self._client.details(job))
+        except NotFoundError:
+            return None
 
     def _printed(self, job: Json, offset: int) -> bytes:
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 from airflow_mlops.core.connection import ConnectionInfo
@@ -32,8 +33,8 @@ log = logging.getLogger(__name__)
 FEW = 3
 """Jobs that are asked for one by one; more are read from the list."""
 
-PAGES_OF_OLD = 2000
-"""Jobs in the list, newest first, after which those not seen yet are asked for alone."""
+MOST = 2000
+"""Jobs of the list, newest first, that one look reads. The watcher asks for those that were not among them alone."""
 
 EXPLAINED = 20
 """How many jobs of one look are asked why they ended; a worker looks at one."""
@@ -65,10 +66,8 @@ class AzureMLJobs:
         wanted = {name: handle for handle in handles if (name := self._name(handle))}
         jobs = self._listed(set(wanted)) if len(wanted) > FEW else self._asked(wanted)
         found = {wanted[name]: job_status(job) for name, job in jobs.items()}
-        unclear = [handle for handle, status in found.items() if status.state in UNCLEAR]
-        for handle in unclear[:EXPLAINED]:
-            found[handle] = self._explained(jobs[self._name(handle)], found[handle])
-        return found
+        unclear = [handle for handle, status in found.items() if status.state in UNCLEAR][:EXPLAINED]
+        return found | self._why({handle: jobs[self._name(handle)] for handle in unclear}, found)
 
     def cancel(self, handle: JobHandle) -> None:
         """Order the end of a job that goes on; one that is over, or that nobody knows, is left alone."""
@@ -104,8 +103,25 @@ class AzureMLJobs:
             )
         return self._handle(job["name"])
 
+    def _why(
+        self, jobs: Mapping[JobHandle, Json], statuses: Mapping[JobHandle, JobStatus]
+    ) -> dict[JobHandle, JobStatus]:
+        """Return the statuses of jobs that ended badly, with why.
+
+        While the run history does not answer they are UNKNOWN: whether another attempt is right depends on why. It is
+        asked once then, not for each.
+        """
+        found = {handle: replace(statuses[handle], state=JobState.UNKNOWN) for handle in jobs}
+        for handle, job in jobs.items():
+            try:
+                found[handle] = self._explained(job, statuses[handle])
+            except PlatformUnavailableError as error:
+                log.warning("Why jobs ended cannot be told now: %s", error)
+                break
+        return found
+
     def _explained(self, job: Json, status: JobStatus) -> JobStatus:
-        """Return the status with why the job ended. That the run history is away does not hide the end."""
+        """Return the status with why the job ended; without, where the run history has nothing of it."""
         try:
             return explained(job, self._client.details(job), status)
         except PlatformUnavailableError:
@@ -123,7 +139,7 @@ class AzureMLJobs:
         for number, job in enumerate(self._client.jobs(self.kind, TAG)):
             if job["name"] in names:
                 found[job["name"]] = job
-            if len(found) == len(names) or number >= PAGES_OF_OLD:
+            if len(found) == len(names) or number >= MOST:
                 break
         return found
 

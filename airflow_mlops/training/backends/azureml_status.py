@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -72,17 +73,29 @@ def explained(job: Json, details: Mapping[str, Any], status: JobStatus) -> JobSt
     The service cancels a job that ran for the whole of its ``limits.timeout``. Nothing but its times tells that apart
     from a person who cancels it.
     """
+    status = replace(status, billed_seconds=billed_seconds(job, details))
     if status.state is JobState.CANCELLED:
         limit = _seconds(str(((job["properties"].get("limits") or {}).get("timeout")) or ""))
         ran = _ran(details)
         if limit is None or ran is None or ran < limit:
             return status
         detail = f"It ran {ran:.0f} s; its limit was {limit:.0f} s."
-        return JobStatus(JobState.FAILED, status.native, detail, reason=FailureReason.TIMEOUT)
+        return replace(status, state=JobState.FAILED, detail=detail, reason=FailureReason.TIMEOUT)
     codes, detail = told(details)
     if any(sign in detail for sign in PREEMPTED) or "PreemptionError" in codes:
-        return JobStatus(JobState.PREEMPTED, status.native, detail)
-    return JobStatus(status.state, status.native, detail, reason=_reason(codes, detail))
+        return replace(status, state=JobState.PREEMPTED, detail=detail)
+    return replace(status, detail=detail, reason=_reason(codes, detail))
+
+
+def billed_seconds(job: Json, details: Mapping[str, Any]) -> float | None:
+    """Return the seconds that a job ran, times its nodes; ``None`` where the run history does not tell both its times.
+
+    Azure tells no bill of one job. It bills a machine for as long as it is there, so a compute target costs more: its
+    nodes idle before they are let go.
+    """
+    ran = _ran(details)
+    nodes = (job["properties"].get("resources") or {}).get("instanceCount") or 1
+    return None if ran is None else max(0.0, ran) * int(nodes)
 
 
 def told(details: Mapping[str, Any]) -> tuple[list[str], str]:

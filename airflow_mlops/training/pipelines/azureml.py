@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from airflow_mlops.core.errors import InvalidSpecError, MlopsError, close_match
@@ -116,7 +116,7 @@ class AzureMLPipelines(AzureMLJobs):
         if not reports:
             return found
         lines = [f"Step {step_name(run)!r} failed: {told(run)[1]}" for run in failed[:TOLD]]
-        return JobStatus(found.state, found.native, "\n".join([*lines, found.detail]), reason=reports[0].reason)
+        return replace(found, detail="\n".join([*lines, found.detail]), reason=reports[0].reason)
 
 
 def pipeline_job(pipeline: Mapping[str, Any]) -> Json:
