@@ -28,7 +28,8 @@ class MlopsOperator(BaseOperator):
     """An operator with :data:`RETRY_POLICY`, unless the task brings its own ``retry_policy``."""
 
     def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("retry_policy", RETRY_POLICY)
+        if kwargs.get("retry_policy") is None:  # a mapped task brings None when nobody gave it one
+            kwargs["retry_policy"] = RETRY_POLICY
         super().__init__(**kwargs)
 
 

@@ -25,6 +25,7 @@ from airflow_mlops.training.cost import Basis, Cost, cost_tags, figures
 from airflow_mlops.training.driver import MAX_PREEMPTIONS, JobRecord, OnClear, Rules
 from airflow_mlops.training.job import TrainingJob
 from airflow_mlops.training.launch import ATTEMPT, checkpoint_address, read_inputs
+from airflow_mlops.training.parent_run import PARENT_TAG
 from airflow_mlops.training.tracking import MLflowTracking, credentials, exported
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class TrainModelOperator(RemoteJobOperator):
         below it that is the same for all attempts of this task, and another one after a clear
     :param options: the platform's own further fields
     :param experiment: name of the MLflow experiment; ``None`` for no tracking run
+    :param parent_run_id: tracking run that this one hangs below, in the same experiment; empty for none
     :param mlflow_conn_id: connection of the MLflow server
     :param code_commit: git commit of the training code, tagged on the run; by default the version of the DAG bundle
     :param max_preemptions: how often a preempted job is started again; after that once more without *spot*
@@ -87,6 +89,7 @@ class TrainModelOperator(RemoteJobOperator):
             "max_runtime",
             "options",
             "experiment",
+            "parent_run_id",
             "mlflow_conn_id",
             "code_commit",
         ),
@@ -112,6 +115,7 @@ class TrainModelOperator(RemoteJobOperator):
         checkpoint: str = "",
         options: Mapping[str, Any] | None = None,
         experiment: str | None = None,
+        parent_run_id: str | None = None,
         mlflow_conn_id: str = "mlflow_default",
         code_commit: str = "",
         max_preemptions: int = MAX_PREEMPTIONS,
@@ -128,6 +132,7 @@ class TrainModelOperator(RemoteJobOperator):
         self.parameters, self.node_resources, self.options = parameters, node_resources, options
         self.nodes, self.spot, self.checkpoint = nodes, spot, checkpoint
         self.experiment, self.mlflow_conn_id, self.code_commit = experiment, mlflow_conn_id, code_commit
+        self.parent_run_id = parent_run_id
         self.max_preemptions, self.residency = max_preemptions, residency
         self.price_table, self.budget, self.budget_mode = price_table, budget, budget_mode
         self.expected_runtime = expected_runtime
@@ -202,7 +207,8 @@ class TrainModelOperator(RemoteJobOperator):
             return None
         bundle = getattr(context["ti"], "bundle_instance", None)
         commit = self.code_commit or str(getattr(bundle, "version", None) or "")
-        tags = {**airflow_tags(context), **({"mlflow.source.git.commit": commit} if commit else {})}
+        more = {"mlflow.source.git.commit": commit, PARENT_TAG: self.parent_run_id or ""}
+        tags = {**airflow_tags(context), **{name: value for name, value in more.items() if value}}
         return MLflowTracking(MLflowClient(info), self.experiment, tags, {name: name for name in credentials(info)})
 
     def push_links(self, context: Context, job: TrainingJob[Any, Any], record: JobRecord) -> None:

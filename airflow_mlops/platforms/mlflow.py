@@ -105,6 +105,10 @@ class MLflowClient:
         """End a run: ``FINISHED``, ``FAILED`` or ``KILLED``."""
         self._rest.post(f"{API}/runs/update", {"run_id": run_id, "status": status, "end_time": _now()}, repeat=True)
 
+    def reopen_run(self, run_id: str) -> None:
+        """Let a run that was ended go on."""
+        self._rest.post(f"{API}/runs/update", {"run_id": run_id, "status": "RUNNING"}, repeat=True)
+
     def logged_model(self, model_id: str) -> dict[str, Any]:
         """Return the ``info`` of a logged model (``m-...``): its name, ``artifact_uri`` and ``source_run_id``."""
         return dict(self._rest.get(f"{API}/logged-models/{model_id}")["model"]["info"])

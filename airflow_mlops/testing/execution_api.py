@@ -24,6 +24,7 @@ class DagRunMemory:
     """What one DAG run remembers between its tasks and their tries.
 
     :param xcoms: (task id, key) -> value
+    :param mapped_xcoms: (task id, key, map index) -> value, of mapped tasks that a downstream task asks about
     :param state_store: (task id, map index) -> key -> value; survives retries and clears
     :param consumed: asset events that triggered the run, as ``{"uri", "name", "extra"}``
     :param task_states: (dag id, run id, task id, map index) -> state of every task instance that this Airflow has
@@ -33,6 +34,7 @@ class DagRunMemory:
     run_id: str = "manual__1"
     conf: dict[str, Any] = field(default_factory=dict)
     xcoms: dict[tuple[str, str], Any] = field(default_factory=dict)
+    mapped_xcoms: dict[tuple[str, str, int], Any] = field(default_factory=dict)
     state_store: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
     consumed: list[dict[str, Any]] = field(default_factory=list)
     task_states: dict[tuple[str, str, str, int], str | None] = field(default_factory=dict)
@@ -131,6 +133,11 @@ class ExecutionApi:
 
     def get_xcom(self, request: httpx.Request, task_id: str, key: str) -> httpx.Response:
         """Return one XCom value."""
+        index = int(request.url.params.get("map_index", -1))
+        if any(found[:2] == (task_id, key) for found in self.memory.mapped_xcoms):
+            if (task_id, key, index) not in self.memory.mapped_xcoms:
+                return _missing(f"XCom {key!r} of {task_id!r} at {index}")
+            return httpx.Response(200, json={"key": key, "value": self.memory.mapped_xcoms[task_id, key, index]})
         if (task_id, key) not in self.memory.xcoms:
             return _missing(f"XCom {key!r} of {task_id!r}")
         return httpx.Response(200, json={"key": key, "value": self.memory.xcoms[task_id, key]})

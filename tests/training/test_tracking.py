@@ -77,6 +77,17 @@ def test_a_program_need_not_report_what_it_logged(tracking: MLflowTracking) -> N
     assert tracking.complete(run_id, told) == told
 
 
+def test_the_run_gets_what_a_program_only_reported(tracking: MLflowTracking) -> None:
+    """A metric that was reported and not logged is in the run, too, once; one that was logged stays as it was."""
+    _, run_id = tracking.open("aml-reported", TrainingSpec(("true",)))
+    tracking.client.log(run_id, metrics={"auc": 0.5})
+    told = TrainingResult(JobHandle("local", "x"), metrics={"auc": 0.75, "loss": 1.0})
+    for _ in range(2):
+        tracking.complete(run_id, told)
+    points = tracking.client.run(run_id)["data"]["metrics"]
+    assert {point["key"]: point["value"] for point in points} == {"auc": 0.5, "loss": 1.0}
+
+
 def test_the_model_a_program_logged_is_the_result(tracking: MLflowTracking, tmp_path: Path) -> None:
     """The job's model is the one that its program logged to the run, with MLflow's own client; NaN is no metric."""
     _, run_id = tracking.open("aml-model", TrainingSpec(("true",)))

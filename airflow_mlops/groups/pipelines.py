@@ -1,8 +1,4 @@
-"""Task groups the template DAGs are made of: from a data version to a champion, and from a champion to all traffic.
-
-Every step is an ordinary task with a fixed name. To change one, pass a subclass of its operator in ``operators``; it
-gets the same arguments. A group never decides anything itself: the gates inside it do.
-"""
+"""From a data version to a champion, and from a champion to all traffic."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ from typing import Any
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import TaskGroup
 
-from airflow_mlops.core.errors import InvalidSpecError, close_match
+from airflow_mlops.groups.steps import pick_steps
 from airflow_mlops.operators.data import DvcMaterialiseOperator
 from airflow_mlops.operators.deployment import CanaryRolloutOperator, DeployModelOperator
 from airflow_mlops.operators.drift import ProfileDataOperator
@@ -112,7 +108,7 @@ def training_pipeline(
         which has nobody to be compared with, is never promoted
     :param operators: step name -> operator class to use instead
     """
-    step = _steps(TRAINING_STEPS, operators)
+    step = pick_steps(TRAINING_STEPS, operators)
     with TaskGroup(group_id, prefix_group_id=False) as group:
         materialise = step["materialise"](
             task_id="materialise", path=data_path, rev=rev, export_code=True, dvc_conn_id=dvc_conn_id
@@ -190,7 +186,7 @@ def canary_rollout(
     :param guards: further arguments of the canary: its thresholds
     :param operators: step name -> operator class to use instead
     """
-    step = _steps(ROLLOUT_STEPS, operators)
+    step = pick_steps(ROLLOUT_STEPS, operators)
     with TaskGroup(group_id, prefix_group_id=False) as group:
         deploy = step["deploy"](
             task_id="deploy",
@@ -223,10 +219,3 @@ def canary_rollout(
         canary >> rollback_model
         canary >> rolled_out
     return CanaryRollout(group, deploy, canary, rollback_model, rolled_out)
-
-
-def _steps(known: Mapping[str, Any], swapped: Mapping[str, Any] | None) -> dict[str, Any]:
-    for name in swapped or {}:
-        if name not in known:
-            raise InvalidSpecError(f"There is no step {name!r}: {close_match(name, known)}Steps: {', '.join(known)}.")
-    return {**known, **(swapped or {})}
