@@ -53,13 +53,15 @@ class MLflowTracking:
     def complete(self, run_id: str, result: TrainingResult) -> TrainingResult:
         """Return *result* with the metrics and the model that the program logged to its run and did not report itself.
 
-        The model is the last one that the run logged; of each metric the last value, finite ones only.
+        The model is the last one that the run logged; of each metric the last value, finite ones only. The other way
+        round, the run gets the metrics that the program reported and did not log.
         """
-        if result.metrics and result.model_uri:
-            return result
         run = self.client.run(run_id)
         points = [point for point in run["data"].get("metrics", ()) if not point["key"].startswith(COST)]
         logged = {point["key"]: float(point["value"]) for point in points}
+        told = {name: value for name, value in result.metrics.items() if name not in logged and math.isfinite(value)}
+        if told:
+            self.client.log(run_id, metrics=told)
         metrics = {name: value for name, value in logged.items() if math.isfinite(value)}
         models = run.get("outputs", {}).get("model_outputs", ())
         model_uri = f"models:/{models[-1]['model_id']}" if models else ""
