@@ -18,12 +18,16 @@ from airflow_mlops.operators.training import TrainModelOperator
 from airflow_mlops.testing.azureml import AzureMLFake, azureml_fake
 from airflow_mlops.testing.kubernetes import KubernetesFake, kubernetes_fake
 from airflow_mlops.testing.kubernetes.trainer import CLUSTER_RUNTIMES, TRAINER_KINDS, training_runtime
+from airflow_mlops.testing.sagemaker import SageMakerFake, sagemaker_fake
 from airflow_mlops.testing.task_runner import run_task
 from airflow_mlops.testing.training_backend import TrainingBackendContract
+from airflow_mlops.testing.vertex import VertexFake, vertex_fake
 from airflow_mlops.training.backends.azureml import AzureMLBackend
 from airflow_mlops.training.backends.kubeflow import KubeflowBackend
 from airflow_mlops.training.backends.kubernetes import KubernetesBackend
 from airflow_mlops.training.backends.local import LocalBackend
+from airflow_mlops.training.backends.sagemaker import SageMakerBackend
+from airflow_mlops.training.backends.vertex import VertexBackend
 from airflow_mlops.training.contract import TrainingBackend, TrainingSpec
 
 EXAMPLE = Path(__file__).parents[1] / "example_plugin"
@@ -97,6 +101,58 @@ class TestAzureML(TrainingBackendContract):
     def backend(self, workspace: AzureMLFake) -> AzureMLBackend:
         """Get in as Airflow's own connection does."""
         return AzureMLBackend.from_connection(workspace.connection())
+
+    def spec(self, script: str, **fields: Any) -> TrainingSpec:
+        """Run the script in an image."""
+        return super().spec(script, **{"image": "busybox:1", **fields})
+
+
+@pytest.fixture(scope="module")
+def vertex() -> Iterator[VertexFake]:
+    """Run Vertex AI for all tests of the module."""
+    with vertex_fake() as fake:
+        yield fake
+
+
+class TestVertex(TrainingBackendContract):
+    """CustomJobs of Vertex AI, through Google's own client over REST."""
+
+    tells_reasons = True
+
+    @pytest.fixture
+    def backend(self, vertex: VertexFake) -> VertexBackend:
+        """Get in as Airflow's own connection does."""
+        return VertexBackend.from_connection(vertex.connection())
+
+    def spec(self, script: str, **fields: Any) -> TrainingSpec:
+        """Run the script in an image."""
+        return super().spec(script, **{"image": "busybox:1", **fields})
+
+
+class TestVertexPipeline(TestVertex):
+    """The same container as the only step of a PipelineJob, whose id is exact."""
+
+    def spec(self, script: str, **fields: Any) -> TrainingSpec:
+        """Ask for the other mode."""
+        return super().spec(script, **{"options": {"mode": "pipeline"}, **fields})
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[SageMakerFake]:
+    """Run one account for all tests."""
+    with sagemaker_fake() as fake:
+        yield fake
+
+
+class TestSageMaker(TrainingBackendContract):
+    """Training jobs of Amazon SageMaker, through the official client."""
+
+    tells_reasons = True
+
+    @pytest.fixture
+    def backend(self, aws: SageMakerFake) -> SageMakerBackend:
+        """Get in as Airflow's own connection does."""
+        return SageMakerBackend.from_connection(aws.connection())
 
     def spec(self, script: str, **fields: Any) -> TrainingSpec:
         """Run the script in an image."""

@@ -65,7 +65,7 @@ class SageMakerFake:
             for execution in pipelines.executions.values():
                 execution.wait()
             for run in list(training.runs.values()):
-                run.order("stop")
+                run.end()
             for run in list(training.runs.values()):
                 run.wait()
 

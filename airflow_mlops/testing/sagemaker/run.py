@@ -57,14 +57,13 @@ class Run:
             if what == "stop":
                 self._enter("Stopping", "Stopping")
 
+    def end(self) -> None:
+        """End it, whatever its description says."""
+        self._order = "stop"
+
     def wait(self) -> None:
         """Wait for its end."""
         self._thread.join(30)
-
-    @property
-    def is_going(self) -> bool:
-        """Whether its thread lives."""
-        return self._thread.is_alive()
 
     def _live(self) -> None:
         limits, is_spot = self.job.get("StoppingCondition", {}), self.job.get("EnableManagedSpotTraining", False)
@@ -144,11 +143,10 @@ class Run:
         if how in ("", "stop"):
             time.sleep(self._world.pace.upload)
         share = SPOT_SHARE if self.job.get("EnableManagedSpotTraining") else 1.0
-        fields: Json = {
-            "TrainingTimeInSeconds": math.ceil(self._trained),
-            "BillableTimeInSeconds": math.ceil(self._trained * share),
-            "FinalMetricDataList": self._metrics(),
-        }
+        fields: Json = {"FinalMetricDataList": self._metrics()}
+        if self._trained:
+            fields["TrainingTimeInSeconds"] = math.ceil(self._trained)
+            fields["BillableTimeInSeconds"] = math.ceil(self._trained * share)
         if how == "":
             self._enter("Completed", "Completed", **fields)
         elif how == "fail":
