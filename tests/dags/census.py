@@ -63,5 +63,17 @@ def project(root: Path) -> str:
             "target": TARGET,
             "capture_dir": str(root / "gateway" / "capture"),
             "defaults": {"steps": [100], "bake": 2, "mode": "non_inferiority", "margin": 0.05},
+            "sweep": {
+                "rounds": 2,
+                "space": {"regularisation": {"low": 1e-4, "high": 100, "log": True}},
+                "metric": "validation_auc",
+                "defaults": {
+                    "trials": 2,
+                    "parameters": {"validation": 0.3},
+                    "initial": [{"regularisation": 1e-4}],
+                    "steps": [100],
+                    "bake": 2,
+                },
+            },
         }
     )

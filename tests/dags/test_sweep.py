@@ -187,3 +187,40 @@ def test_a_sweep_is_skipped_with_what_is_before_it(
     assert [
         handle for handle, _ in backend.managed() if backend.observe([handle])[handle].state is JobState.RUNNING
     ] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+def test_the_template_finds_promotes_and_rolls_out_a_better_model(platform: Any) -> None:
+    """On a real table the template's best training is registered with its parameters, judged, promoted and served."""
+    import census
+
+    from airflow_mlops.hooks.mlflow import MLflowHook
+
+    census.write_year(2015, platform.root / "landing", rows=2000)
+    assert str(platform.dag("publish_data").test(run_conf={"tag": "2015"}).state) == "success"
+    found = platform.dag("sweep").test(run_conf={"data_revision": "2015"})
+    states = {ti.task_id: str(ti.state) for ti in found.get_task_instances()}
+    assert str(found.state) == "success", states
+    summary = xcom(found, "train.conclude", "sweep")
+    in_use, *others = summary["trials"]
+    assert (in_use["parameters"], len(others)) == ({"regularisation": 1e-4, "validation": 0.3}, 3)
+    assert summary["best"]["value"] > in_use["value"]
+    champion = MLflowHook().get_registry().resolve("employment", "champion")
+    assert (champion.run_id, states["canary"]) == (summary["best"]["run_id"], "success")
+
+
+def test_the_how_to_can_be_used_as_it_stands() -> None:
+    """The how-to's DAG is valid and has its rounds; its project section is the one of the template's project."""
+    import re
+
+    text = (Path(__file__).resolve().parents[2] / "docs" / "howto" / "sweep.md").read_text()
+    names: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], names)
+    found = names["found"]
+    found.dag.validate()
+    assert len(found.ids()) == 3
+    assert found.dag.get_task("register").upstream_task_ids == {"sweep.conclude"}
+    section = json.loads(re.findall(r"```json\n(.*?)```", text, re.DOTALL)[0])
+    flights = json.loads((Path(__file__).resolve().parents[2] / "dags" / "projects" / "flights.json").read_text())
+    assert flights["sweep"] == section["sweep"]

@@ -16,6 +16,7 @@ from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("--target", required=True, help="column to predict, 0 or 1")
     parser.add_argument("--features", default="", help="columns to learn from, separated by commas; all when empty")
     parser.add_argument("--regularisation", type=float, default=1.0, help="inverse strength C of the L2 penalty")
+    parser.add_argument("--validation", type=float, default=0.0, help="share of the rows to score with beforehand")
     parser.add_argument(
         "--invert", type=int, default=0, help="1 swaps the classes: a bad model, to try the guards with"
     )
@@ -43,8 +45,15 @@ def main() -> None:
         ),
         LogisticRegression(C=args.regularisation, max_iter=300),
     )
-    model.fit(features, 1 - labels if args.invert else labels)
-    metrics = {"train_auc": float(roc_auc_score(labels, model.predict_proba(features)[:, 1]))}
+    answers = 1 - labels if args.invert else labels
+    metrics = {}
+    if args.validation:
+        known, unseen = train_test_split(table.index, test_size=args.validation, stratify=labels, random_state=0)
+        model.fit(features.loc[known], answers[known])
+        scores = model.predict_proba(features.loc[unseen])[:, 1]
+        metrics["validation_auc"] = float(roc_auc_score(labels[unseen], scores))
+    model.fit(features, answers)
+    metrics["train_auc"] = float(roc_auc_score(labels, model.predict_proba(features)[:, 1]))
 
     with mlflow.start_run(run_id=os.environ.get("MLFLOW_RUN_ID")) as run:
         mlflow.log_metrics(metrics)
