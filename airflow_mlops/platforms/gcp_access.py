@@ -11,6 +11,7 @@ import base64
 import importlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from airflow_mlops.core.connection import ConnectionInfo
@@ -81,22 +82,51 @@ def credentials(conn_id: str, extras: Mapping[str, Any]) -> tuple[Any, str]:
 
 
 def _source(extras: Mapping[str, Any]) -> tuple[Any, str]:
-    auth = importlib.import_module("google.auth")
-    scopes = _words(extras.get("scope")) or [SCOPE]
-    quota = extras.get("quota_project_id")
+    scopes, quota = _words(extras.get("scope")) or [SCOPE], extras.get("quota_project_id")
     if extras.get("is_anonymous"):
         return importlib.import_module("google.auth.credentials").AnonymousCredentials(), ""
-    if path := extras.get("key_path") or _path(extras.get("credential_config_file")):
-        found, project = auth.load_credentials_from_file(path, scopes=scopes, quota_project_id=quota)
-    elif given := extras.get("keyfile_dict") or extras.get("credential_config_file"):
-        content = json.loads(given) if isinstance(given, str) else dict(given)
-        found, project = auth.load_credentials_from_dict(content, scopes=scopes, quota_project_id=quota)
-    elif name := extras.get("key_secret_name"):
-        content = _key_in_secret(str(name), str(extras.get("key_secret_project_id") or ""))
-        found, project = auth.load_credentials_from_dict(content, scopes=scopes, quota_project_id=quota)
+    if config := extras.get("credential_config_file"):
+        return _federated(_content(config), scopes), ""
+    if key := _key(extras):
+        account = importlib.import_module("google.oauth2.service_account").Credentials
+        found, project = account.from_service_account_info(key, scopes=scopes), key.get("project_id")
+        found = found.with_quota_project(quota) if quota else found
     else:
-        found, project = auth.default(scopes=scopes, quota_project_id=quota)
+        found, project = importlib.import_module("google.auth").default(scopes=scopes, quota_project_id=quota)
     return found, str(project or "")
+
+
+def _key(extras: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the key of a service account, wherever it is."""
+    if given := extras.get("keyfile_dict") or extras.get("key_path"):
+        return _content(given)
+    if name := extras.get("key_secret_name"):
+        return _key_in_secret(str(name), str(extras.get("key_secret_project_id") or ""))
+    return None
+
+
+def _federated(config: dict[str, Any], scopes: list[str]) -> Any:
+    """Return credentials of a workload identity. A configuration that starts a program is refused.
+
+    https://cloud.google.com/iam/docs/workload-identity-federation
+    """
+    source = config.get("credential_source") or {}
+    if config.get("type") != "external_account" or "executable" in source:
+        raise InvalidSpecError(
+            f"The credential configuration is of the type {config.get('type')!r}, with {sorted(source)!r}. Only an "
+            "'external_account' that reads a file, an address or AWS is taken."
+        )
+    module = "google.auth.aws" if "environment_id" in source else "google.auth.identity_pool"
+    return importlib.import_module(module).Credentials.from_info(config, scopes=scopes)
+
+
+def _content(given: Any) -> dict[str, Any]:
+    """Return the JSON that is given: as a mapping, as text, or in the file of that path."""
+    if isinstance(given, Mapping):
+        return dict(given)
+    text = given if str(given).lstrip().startswith("{") else Path(given).read_text()
+    found: dict[str, Any] = json.loads(text)
+    return found
 
 
 def _key_in_secret(name: str, project: str) -> dict[str, Any]:
@@ -124,8 +154,3 @@ def _impersonated(source: Any, extras: Mapping[str, Any]) -> Any:
 def _words(value: Any) -> list[str]:
     given = value.split(",") if isinstance(value, str) else value or []
     return [str(word).strip() for word in given if str(word).strip()]
-
-
-def _path(value: Any) -> str:
-    """Return a credential configuration that is the path of a file, not the content of one."""
-    return value if isinstance(value, str) and not value.lstrip().startswith("{") else ""

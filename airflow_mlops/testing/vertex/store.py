@@ -135,8 +135,13 @@ def _copy(entry: Entry) -> Entry:
 
 def _fields(entry: Entry) -> Callable[[str], Any]:
     shown = plain(entry.message)
-    state = entry.message.DESCRIPTOR.fields_by_name["state"].enum_type.values_by_number[entry.message.state].name
-    known = {"state": state, "create_time": shown["createTime"], "display_name": entry.message.display_name}
+    states = entry.message.DESCRIPTOR.fields_by_name["state"].enum_type.values_by_number
+    state = states.get(entry.message.state)
+    known = {
+        "state": state.name if state else str(entry.message.state),
+        "create_time": shown["createTime"],
+        "display_name": entry.message.display_name,
+    }
 
     def get(name: str) -> Any:
         return entry.message.labels.get(name.partition(".")[2]) if name.startswith("labels.") else known[name]

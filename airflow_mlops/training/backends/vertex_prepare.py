@@ -19,13 +19,13 @@ PAUSES = (1, 3, 9)
 
 
 def ask(url: str, headers: dict[str, str]) -> Any:
-    """Return the JSON at *url*; ask again when it cannot be had."""
+    """Return the JSON at *url*; ask again when the server is away or fails."""
     for pause in (*PAUSES, None):
         try:
             with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as answer:  # noqa: S310
                 return json.loads(answer.read().decode())
-        except OSError:
-            if pause is None:
+        except OSError as error:
+            if pause is None or getattr(error, "code", 500) < 500:
                 raise
             time.sleep(pause)
     raise AssertionError("the last attempt returns or raises")
