@@ -438,3 +438,13 @@ def test_owners_are_found_and_strangers_left_alone(backend: KubeflowBackend, api
     found = dict(backend.managed())
     assert found[handle] == OWNER
     assert not [one for one in found if f"x{name}" in one.job_id]
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_what_is_billed_is_told_by_the_job_below(backend: KubeflowBackend, name: str, code: int) -> None:
+    """A TrainJob has no times of its own: its Job's count, for each of two nodes, in the result and in a failure."""
+    handle = backend.submit(shell(f"sleep 2; exit {code}", nodes=2), name=name, owner=OWNER)
+    status = state(backend, handle)
+    billed = status.billed_seconds if code else backend.collect(handle).billed_seconds
+    assert billed is not None
+    assert 2 * 1 <= billed <= 2 * 15
