@@ -10,6 +10,7 @@ and https://learn.microsoft.com/python/api/overview/azure/identity-readme
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,9 @@ OFFICIAL = (
 
 OWN = ("resource_group", "workspace", "compute", "spot_compute", "endpoint", "authority", "verify", "timeout")
 """Further extras: where the workspace is, its default compute, and for other clouds and tests how Azure is reached."""
+
+TALKATIVE = ("azure.identity", "azure.core.pipeline.policies.http_logging_policy")
+"""Loggers that write several lines a request into the log of whoever asks; their warnings are kept."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,8 @@ class AzureTokens:
     def _make(self) -> Any:
         from azure.identity import ClientSecretCredential, DefaultAzureCredential
 
+        for talkative in TALKATIVE:
+            logging.getLogger(talkative).setLevel(logging.WARNING)
         verify = self._options.get("verify", True)
         common: dict[str, Any] = {"authority": self._authority, "connection_verify": verify}
         if "authority" in self._options:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from airflow_mlops.testing.azureml import AzureMLFake, azureml_fake
 from airflow_mlops.testing.kubernetes import KubernetesFake, kubernetes_fake
 from airflow_mlops.testing.kubernetes.kinds import NAMESPACES
 from airflow_mlops.testing.kubernetes.trainer import CLUSTER_RUNTIMES, TRAINER_KINDS, training_runtime
@@ -83,8 +84,33 @@ def kubeflow(folder: Path) -> Iterator[Platform]:
         yield Kubernetes(fake, "trainjobs")
 
 
+class AzureML:
+    """Jobs are of a workspace of Azure Machine Learning. Each cell has one of its own."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack, self._workspaces = stack, dict[str, AzureMLFake]()
+
+    def connection(self, cell: str) -> dict[str, Any]:
+        self._workspaces[cell] = self._stack.enter_context(azureml_fake())
+        return self._workspaces[cell].airflow_connection()
+
+    def arguments(self) -> dict[str, Any]:
+        return {"image": "train:1"}
+
+    def jobs(self, cell: str) -> int:
+        return self._workspaces[cell].started()
+
+
+@contextmanager
+def azureml(folder: Path) -> Iterator[Platform]:
+    """Run a workspace a cell."""
+    with ExitStack() as stack:
+        yield AzureML(stack)
+
+
 PLATFORMS: dict[str, Callable[[Path], AbstractContextManager[Platform]]] = {
     "local": local,
     "kubernetes": kubernetes,
     "kubeflow": kubeflow,
+    "azureml": azureml,
 }

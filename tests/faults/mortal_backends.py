@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from airflow_mlops.core.identity import TaskIdentity
+from airflow_mlops.training.backends.azureml import AzureMLBackend
 from airflow_mlops.training.backends.kubeflow import KubeflowBackend
 from airflow_mlops.training.backends.kubernetes import KubernetesBackend
 from airflow_mlops.training.backends.local import LocalBackend
@@ -84,3 +85,7 @@ class MortalKubernetes(MortalStream, KubernetesBackend):
 
 class MortalKubeflow(MortalStream, KubeflowBackend):
     """TrainJobs of a cluster."""
+
+
+class MortalAzureml(Mortal, AzureMLBackend):
+    """Command jobs of a workspace."""
