@@ -61,7 +61,9 @@ class TrainModelOperator(RemoteJobOperator):
     :param options: the platform's own further fields
     :param experiment: name of the MLflow experiment; ``None`` for no tracking run
     :param parent_run_id: tracking run that this one hangs below, in the same experiment; empty for none
-    :param mlflow_conn_id: connection of the MLflow server
+    :param mlflow_conn_id: connection of the MLflow server. A job that reaches it at another address, or on a platform
+        that takes no variable of the worker, is told by ``MLFLOW_TRACKING_URI`` in *env* and by
+        ``MLFLOW_TRACKING_TOKEN`` (or ``_USERNAME`` and ``_PASSWORD``) in *secret_env*
     :param code_commit: git commit of the training code, tagged on the run; by default the version of the DAG bundle
     :param max_preemptions: how often a preempted job is started again; after that once more without *spot*
     :param residency: the place this job may not leave; its inputs have theirs besides
@@ -85,6 +87,7 @@ class TrainModelOperator(RemoteJobOperator):
         *(
             "node_resources",
             "nodes",
+            "spot",
             "checkpoint",
             "max_runtime",
             "options",
@@ -161,7 +164,7 @@ class TrainModelOperator(RemoteJobOperator):
         return TrainingSpec(
             command=words(self.command),
             args=tuple(self.args),
-            image=self.image,
+            image=self.image or "",
             env={**paths, ATTEMPT: str(record.attempt), **(self.env or {})},
             secret_env=self.secret_env or {},
             inputs=versions,
@@ -169,7 +172,7 @@ class TrainModelOperator(RemoteJobOperator):
             resources=Resources.from_dict(self.node_resources or {}),
             nodes=int(self.nodes),
             spot=self.spot and not record.on_demand,
-            checkpoint=checkpoint_address(self.checkpoint, record.checkpoint),
+            checkpoint=checkpoint_address(self.checkpoint or "", record.checkpoint),
             max_runtime=None if self.max_runtime in (None, "") else float(self.max_runtime),
             options=self.options or {},
             residency=self.residency or "",

@@ -40,15 +40,15 @@ class MLflowTracking:
     secret_env: Mapping[str, str] = field(default_factory=dict)
 
     def open(self, name: str, spec: TrainingSpec) -> tuple[TrainingSpec, str]:
-        """Return *spec* with the variables MLflow's own client reads, and the run's id. Same name, same run."""
+        """Return *spec* with the variables MLflow's own client reads, and the run's id. Same name, same run.
+
+        What the spec itself says of the server's address and of secrets counts more: a job may be somewhere else.
+        """
         experiment_id = self.client.experiment_id(self.experiment)
         run_id = self._find(experiment_id, name) or self._create(experiment_id, name, spec)
-        own = {
-            "MLFLOW_TRACKING_URI": self.client.address,
-            "MLFLOW_EXPERIMENT_ID": experiment_id,
-            RUN_ID: run_id,
-        }
-        return replace(spec, env={**spec.env, **own}, secret_env={**self.secret_env, **spec.secret_env}), run_id
+        run = {"MLFLOW_EXPERIMENT_ID": experiment_id, RUN_ID: run_id}
+        env = {"MLFLOW_TRACKING_URI": self.client.address, **spec.env, **run}
+        return replace(spec, env=env, secret_env={**self.secret_env, **spec.secret_env}), run_id
 
     def complete(self, run_id: str, result: TrainingResult) -> TrainingResult:
         """Return *result* with the metrics and the model that the program logged to its run and did not report itself.
