@@ -47,12 +47,14 @@ class Cloud:
     :param authority: who gives tokens
     :param studio: pages of Azure Machine Learning, for which the tokens of its data plane are
     :param vault: last part of the names of key vaults
+    :param data: last part of the names of the data planes of its workspaces
     """
 
     arm: str
     authority: str
     studio: str
     vault: str
+    data: str
 
 
 CLOUDS = {
@@ -61,18 +63,21 @@ CLOUDS = {
         "https://login.microsoftonline.com",
         "https://ml.azure.com",
         "vault.azure.net",
+        ".api.azureml.ms",
     ),
     "AzureUSGovernment": Cloud(
         "https://management.usgovcloudapi.net",
         "https://login.microsoftonline.us",
         "https://ml.azure.us",
         "vault.usgovcloudapi.net",
+        ".api.ml.azure.us",
     ),
     "AzureChinaCloud": Cloud(
         "https://management.chinacloudapi.cn",
         "https://login.chinacloudapi.cn",
         "https://ml.azure.cn",
         "vault.azure.cn",
+        ".api.ml.azure.cn",
     ),
 }
 """https://learn.microsoft.com/azure/azure-government/compare-azure-government-global-azure#guidance-for-developers"""

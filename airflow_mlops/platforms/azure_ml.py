@@ -154,12 +154,14 @@ class AzureMLClient:
     def _history(self, job: Json, path: str, params: Mapping[str, str] | None = None) -> Json:
         """Ask the data plane, whose address is that of the job's own tracking service.
 
-        :raises NotFoundError: the job does not name it yet, or there is nothing there
+        Whoever may make a job may write that address, so the token goes to Azure's own hosts alone.
+
+        :raises NotFoundError: the job does not name it yet, or names a host of somebody else, or nothing is there
         """
         services = job["properties"].get("services") or {}
         found = urlsplit(str((services.get("Tracking") or {}).get("endpoint") or ""))
-        if not found.netloc:
-            raise NotFoundError(f"The job {job['name']!r} does not tell where its run history is.")
+        if not (found.hostname or "").endswith(self.cloud.data) and found.netloc != urlsplit(self._endpoint).netloc:
+            raise NotFoundError(f"The job {job['name']!r} does not tell where its run history is: {found.netloc!r}.")
         url = f"https://{found.netloc}/history/v1.0{self.workspace_id}/{path}"
         return self._rest.json("GET", url, self.cloud.studio, params=params)
 
@@ -172,6 +174,11 @@ class AzureMLClient:
 
     def _ours(self, link: str) -> str:
         """Return the link to a next page, which must lead to where we asked: the token goes with it."""
-        if not link.startswith(f"{self._endpoint}/"):
+        if _host(link) != _host(self._endpoint):
             raise InvalidSpecError(f"The next page of a list is not at {self._endpoint}. It is not asked for.")
         return link
+
+
+def _host(url: str) -> tuple[str, str | None, int]:
+    found = urlsplit(url)
+    return found.scheme, found.hostname, found.port or 443

@@ -11,6 +11,8 @@ from typing import Any
 from airflow_mlops.testing.kubernetes import KubernetesFake
 from airflow_mlops.testing.kubernetes.kinds import NAMESPACES
 from airflow_mlops.testing.kubernetes.trainer import CLUSTER_RUNTIMES, training_runtime
+from airflow_mlops.testing.sagemaker import SageMakerFake
+from airflow_mlops.testing.vertex import VertexFake
 from airflow_mlops.training.backends.local import LocalBackend
 
 ACTIVE, SUCCEEDED, STOPPED = "active", "succeeded", "stopped"
@@ -72,6 +74,44 @@ def kubeflow(fake: KubernetesFake) -> Platform:
     fake.create(CLUSTER_RUNTIMES, training_runtime())
     cluster, kind = Cluster(fake, "kubeflow"), ("trainer.kubeflow.org", "v1alpha1", "trainjobs")
     return Platform("kubeflow", *cluster.connection(), lambda: cluster.jobs(kind, JOB_SET))
+
+
+def vertex(fake: VertexFake) -> Platform:
+    """Return Vertex AI: a job is over when it says so itself, after its programs have ended."""
+    words = {4: SUCCEEDED, 5: STOPPED, 7: STOPPED}
+
+    def jobs() -> list[Job]:
+        return [
+            Job(json.loads(variables(job)["MLOPS_OWNER"])["dag_id"], job["name"], words.get(job["state"], ACTIVE))
+            for job in fake.jobs()
+        ]
+
+    def variables(job: dict[str, Any]) -> dict[str, str]:
+        container = job["jobSpec"]["workerPoolSpecs"][0]["containerSpec"]
+        return {one["name"]: one["value"] for one in container["env"] if "value" in one}
+
+    connection = {"conn_type": "google_cloud_platform", "extra": fake.extras()}
+    env = {"AIRFLOW_CONN_STOP_VERTEX": json.dumps(connection)}
+    arguments = {"backend": "vertex", "conn_id": "stop_vertex", "image": "registry.test/train:1"}
+    return Platform("vertex", env, arguments, jobs)
+
+
+def sagemaker(fake: SageMakerFake) -> Platform:
+    """Return an account: a training job is over when SageMaker says that it has ended, which is after its last process."""
+
+    def jobs() -> list[Job]:
+        found = fake.jobs().items()
+        owners = {name: {tag["Key"]: tag["Value"] for tag in job["Tags"]} for name, job in found}
+        return [
+            Job(owners[name]["airflow-mlops:dag_id"], name, _WORDS.get(job["TrainingJobStatus"], ACTIVE))
+            for name, job in found
+        ]
+
+    env = {"AIRFLOW_CONN_STOP_SAGEMAKER": json.dumps(fake.airflow_connection())}
+    return Platform("sagemaker", env, {"backend": "sagemaker", "conn_id": "stop_sagemaker", "image": "train:1"}, jobs)
+
+
+_WORDS = {"Completed": SUCCEEDED, "Failed": STOPPED, "Stopped": STOPPED}
 
 
 class Cluster:

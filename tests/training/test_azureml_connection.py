@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_mlops.core.connection import ConnectionInfo
-from airflow_mlops.core.errors import InvalidSpecError, PlatformUnavailableError, QuotaExceededError
+from airflow_mlops.core.errors import InvalidSpecError, NotFoundError, PlatformUnavailableError, QuotaExceededError
 from airflow_mlops.platforms.azure import CLOUDS, AzureTokens, Identity
 from airflow_mlops.platforms.azure_ml import AzureMLClient
 from airflow_mlops.testing.azureml import AzureMLFake, azureml_fake
@@ -141,5 +141,17 @@ def test_what_an_error_means(fake: AzureMLFake, problem: Problem, error: type[Ex
 def test_a_page_of_elsewhere_is_not_asked_for(fake: AzureMLFake) -> None:
     """The token goes nowhere but to the endpoint, whatever a list says where it goes on."""
     client = AzureMLClient(fake.connection())
-    with pytest.raises(InvalidSpecError, match="next page"):
-        client._ours("https://evil.example/jobs?$skip=10")
+    for link in ("https://evil.example/jobs?$skip=10", fake.address.replace("https", "http") + "/jobs"):
+        with pytest.raises(InvalidSpecError, match="next page"):
+            client._ours(link)
+    plain = AzureMLClient(info())
+    assert plain._ours("https://management.azure.com:443/jobs") == "https://management.azure.com:443/jobs"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "api.azureml.ms.evil.example", "x@evil.example", ""])
+def test_a_run_history_of_elsewhere_is_not_asked(fake: AzureMLFake, host: str) -> None:
+    """Whoever may make a job may write where its run history is; the token goes to Azure's own hosts alone."""
+    client = AzureMLClient(fake.connection())
+    job = {"name": "j", "properties": {"services": {"Tracking": {"endpoint": f"azureml://{host}/mlflow/v1.0"}}}}
+    with pytest.raises(NotFoundError, match="run history"):
+        client.details(job)
