@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from airflow_mlops.platforms.azure_ml import AzureMLClient
+from airflow_mlops.testing.azureml import AzureMLFake
 from airflow_mlops.testing.kubernetes import KubernetesFake
 from airflow_mlops.testing.kubernetes.kinds import NAMESPACES
 from airflow_mlops.testing.kubernetes.trainer import CLUSTER_RUNTIMES, training_runtime
@@ -97,7 +99,7 @@ def vertex(fake: VertexFake) -> Platform:
 
 
 def sagemaker(fake: SageMakerFake) -> Platform:
-    """Return an account: a training job is over when SageMaker says that it has ended, which is after its last process."""
+    """Return an account: a training job has ended when SageMaker says so, which is after its last process."""
 
     def jobs() -> list[Job]:
         found = fake.jobs().items()
@@ -112,6 +114,22 @@ def sagemaker(fake: SageMakerFake) -> Platform:
 
 
 _WORDS = {"Completed": SUCCEEDED, "Failed": STOPPED, "Stopped": STOPPED}
+
+
+def azureml(fake: AzureMLFake) -> Platform:
+    """Return a workspace of Azure Machine Learning: a job is over when it says so and none of its nodes runs."""
+    client = AzureMLClient(fake.connection())
+    words = {"Completed": SUCCEEDED, "Failed": STOPPED, "Canceled": STOPPED}
+
+    def jobs() -> list[Job]:
+        living = fake.going()
+        found = [(job["name"], job["properties"]) for job in client.jobs("Command", "airflow-mlops")]
+        owners = {name: json.loads(own["properties"]["mlops.owner"])["dag_id"] for name, own in found}
+        states = {name: ACTIVE if name in living else words.get(own["status"], ACTIVE) for name, own in found}
+        return [Job(owners[name], name, states[name]) for name, _ in found]
+
+    env = {"AIRFLOW_CONN_STOP_AZUREML": json.dumps(fake.airflow_connection())}
+    return Platform("azureml", env, {"backend": "azureml", "conn_id": "stop_azureml", "image": "train:1"}, jobs)
 
 
 class Cluster:
