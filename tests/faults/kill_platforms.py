@@ -11,6 +11,8 @@ from airflow_mlops.testing.azureml import AzureMLFake, azureml_fake
 from airflow_mlops.testing.kubernetes import KubernetesFake, kubernetes_fake
 from airflow_mlops.testing.kubernetes.kinds import NAMESPACES
 from airflow_mlops.testing.kubernetes.trainer import CLUSTER_RUNTIMES, TRAINER_KINDS, training_runtime
+from airflow_mlops.testing.sagemaker import SageMakerFake, sagemaker_fake
+from airflow_mlops.testing.vertex import VertexFake, vertex_fake
 
 
 class Platform(Protocol):
@@ -108,9 +110,57 @@ def azureml(folder: Path) -> Iterator[Platform]:
         yield AzureML(stack)
 
 
+class Vertex:
+    """Jobs are CustomJobs of Vertex AI. Each cell has a project."""
+
+    def __init__(self, fake: VertexFake) -> None:
+        self._fake = fake
+
+    def connection(self, cell: str) -> dict[str, Any]:
+        return {"conn_type": "google_cloud_platform", "extra": self._fake.extras(project=cell)}
+
+    def arguments(self) -> dict[str, Any]:
+        return {"image": "train:1"}
+
+    def jobs(self, cell: str) -> int:
+        return len(self._fake.jobs(project=cell))
+
+
+@contextmanager
+def vertex(folder: Path) -> Iterator[Platform]:
+    """Run Vertex AI."""
+    with vertex_fake() as fake:
+        yield Vertex(fake)
+
+
+class SageMaker:
+    """Training jobs stay in the account for ever. Each cell has a region."""
+
+    def __init__(self, fake: SageMakerFake) -> None:
+        self._fake = fake
+
+    def connection(self, cell: str) -> dict[str, Any]:
+        return self._fake.airflow_connection(region_name=cell)
+
+    def arguments(self) -> dict[str, Any]:
+        return {"image": "train:1"}
+
+    def jobs(self, cell: str) -> int:
+        return len(self._fake.jobs(cell))
+
+
+@contextmanager
+def sagemaker(folder: Path) -> Iterator[Platform]:
+    """Run an account."""
+    with sagemaker_fake() as fake:
+        yield SageMaker(fake)
+
+
 PLATFORMS: dict[str, Callable[[Path], AbstractContextManager[Platform]]] = {
     "local": local,
     "kubernetes": kubernetes,
     "kubeflow": kubeflow,
+    "sagemaker": sagemaker,
     "azureml": azureml,
+    "vertex": vertex,
 }

@@ -19,6 +19,8 @@ from airflow_mlops.training.backends.azureml import AzureMLBackend
 from airflow_mlops.training.backends.kubeflow import KubeflowBackend
 from airflow_mlops.training.backends.kubernetes import KubernetesBackend
 from airflow_mlops.training.backends.local import LocalBackend
+from airflow_mlops.training.backends.sagemaker import SageMakerBackend
+from airflow_mlops.training.backends.vertex import VertexBackend
 from airflow_mlops.training.contract import JobHandle, JobStatus, TrainingSpec
 
 DEATH = "MORTAL_BACKEND_DIES"
@@ -87,5 +89,13 @@ class MortalKubeflow(MortalStream, KubeflowBackend):
     """TrainJobs of a cluster."""
 
 
+class MortalVertex(Mortal, VertexBackend):
+    """CustomJobs of Vertex AI."""
+
+
 class MortalAzureml(Mortal, AzureMLBackend):
     """Command jobs of a workspace."""
+
+
+class MortalSagemaker(Mortal, SageMakerBackend):
+    """Training jobs of an account."""
