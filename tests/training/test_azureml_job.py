@@ -63,6 +63,7 @@ def test_words_that_shells_and_azure_would_read(word: str, tmp_path: Path) -> No
     """Expressions of Azure and of the shell are plain text."""
     spec = replace(SPEC, command=("sh", "-c", 'printf "<%s>" "$1"', "x"), args=(word,))
     assert run(spec, tmp_path) == f"<{word}>"
+    assert "${{" not in quoted(word)
 
 
 def test_a_zero_byte_is_refused() -> None:
@@ -205,6 +206,13 @@ def test_a_secret_is_an_address_in_a_vault(secret: str, there: str) -> None:
     """A vault's name and a secret's, or the secret's own identifier."""
     assert address("TOKEN", secret, VAULT) == there
     assert f"TOKEN={there}" in body(replace(SPEC, secret_env={"TOKEN": secret}))["command"]
+
+
+def test_a_secret_is_no_plain_variable_too() -> None:
+    """A variable that is a secret stands nowhere else, whatever the spec says."""
+    spec = replace(SPEC, env={"TOKEN": "plain", "WORD": "x"}, secret_env={"TOKEN": "team/api-key"})
+    variables = body(spec)["environmentVariables"]
+    assert ("TOKEN" in variables, variables["WORD"]) == (False, "x")
 
 
 @pytest.mark.parametrize("secret", ["WORKER_VARIABLE", "a/b/c", "http://v.vault.azure.net/secrets/x", "v/x y"])
