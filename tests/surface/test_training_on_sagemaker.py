@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -246,3 +247,18 @@ def test_a_pipeline_that_cannot_run_is_refused_before(
     assert run.state == "failed"
     assert message in str(run.error)
     assert fake.executions() == []
+
+
+def test_the_how_to_stands_as_it_is(fake: SageMakerFake) -> None:
+    """Its tasks are taken by the service, field by field; only the image of the example is not here."""
+    text = (Path(__file__).parents[2] / "docs/howto/sagemaker.md").read_text()
+    blocks = [block.partition("```")[0] for block in text.split("```python\n")[1:]]
+    names: dict[str, Any] = {"TrainModelOperator": TrainModelOperator, "RunPipelineOperator": RunPipelineOperator}
+    exec("\n".join(blocks), names)
+    fake.add_pipeline("churn", {"fit": "true"}, [{"Name": "Epochs", "Type": "Integer"}])
+    trained = run_task(names["train"])
+    assert "can't open file" in str(trained.error), trained.error
+    (job,) = fake.jobs().values()
+    assert job["ResourceConfig"]["InstanceType"] == "ml.m5.xlarge"
+    assert job["CheckpointConfig"]["S3Uri"].startswith("s3://ml-bucket/checkpoints/churn/aml-")
+    assert run_task(names["run"]).state == "success"

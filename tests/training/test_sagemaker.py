@@ -8,6 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from airflow_mlops.core.errors import (
 from airflow_mlops.core.identity import TaskIdentity
 from airflow_mlops.core.refs import DataVersion
 from airflow_mlops.testing.sagemaker import BUCKET, REGION, ROLE, SageMakerFake, sagemaker_fake
+from airflow_mlops.testing.sagemaker.front import SERVED
 from airflow_mlops.training.backends import sagemaker_list
 from airflow_mlops.training.backends.sagemaker import SageMakerBackend
 from airflow_mlops.training.contract import FailureReason, JobHandle, JobState, JobStatus, TrainingSpec
@@ -521,3 +523,13 @@ def test_the_fake_is_strict(account: Account) -> None:
     """An operation it does not serve and a field that does not exist are errors, not silence."""
     with pytest.raises(InvalidSpecError, match="does not serve"):
         account.backend._aws.call("sagemaker", "list_models")
+
+
+def test_the_rights_of_the_how_to_are_those_that_are_asked_for() -> None:
+    """The policy names every operation that the fake serves, and no other; a new one cannot be forgotten there."""
+    text = (Path(__file__).parents[2] / "docs/howto/sagemaker.md").read_text()
+    policy = json.loads(text.partition("```json\n")[2].partition("```")[0])
+    listed = {action for each in policy["Statement"] for action in each["Action"] if isinstance(each["Action"], list)}
+    services = {"sagemaker": SERVED["sagemaker"], "logs": SERVED["logs"]}
+    served = {f"{service}:{operation}" for service, names in services.items() for operation in names}
+    assert listed == served | {"sagemaker:AddTags"}
