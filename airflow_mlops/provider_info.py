@@ -119,6 +119,7 @@ def _local_training() -> dict[str, Any]:
             "cwd": _text("Working folder", "Folder the jobs run in."),
             "inherit_env": _field("array", "Inherited variables", "The worker's environment variables that jobs see."),
             "grace": _field("number", "Grace", "Seconds a job has to end in peace before it is killed."),
+            "residency": _field(["string", "array"], "Residency", "What data may come here; on-prem when empty."),
         },
     )
 
@@ -140,6 +141,7 @@ def _kubernetes() -> dict[str, Any]:
             "fetch_secret": _text("Fetch secret", "Secret with the variables that fetching needs."),
             "runtime": _text("Kubeflow runtime", "TrainingRuntime of TrainJobs, by default torch-distributed."),
             "runtime_kind": _text("Kind of the runtime", "ClusterTrainingRuntime or TrainingRuntime."),
+            "residency": _field(["string", "array"], "Residency", "What data that may not go anywhere may come here."),
         },
     )
 
@@ -155,6 +157,7 @@ def _kubeflow_pipelines() -> dict[str, Any]:
             "namespace": _text("Namespace", "Profile, for servers with many users."),
             "console_url": _text("Console", "Address of the pages, by default the host."),
             "token_path": _text("Token file", "File of a token that is renewed."),
+            "residency": _field(["string", "array"], "Residency", "What data that may not go anywhere may come here."),
             "userid_header": _text("User header", "Header that tells the user, by default kubeflow-userid."),
             "verify": _field(["boolean", "string"], "Verify TLS", "False, or the path of a CA bundle."),
             "timeout": _field("number", "Timeout", "Seconds for one request."),

@@ -114,7 +114,7 @@ class TrainModelOperator(RemoteJobOperator):
         parameters: Mapping[str, Any] | None = None,
         node_resources: Mapping[str, Any] | None = None,
         nodes: int | str = 1,
-        spot: bool = False,
+        spot: bool | str = False,
         checkpoint: str = "",
         options: Mapping[str, Any] | None = None,
         experiment: str | None = None,
@@ -146,7 +146,7 @@ class TrainModelOperator(RemoteJobOperator):
 
     def rules(self) -> Rules:
         """Return what the user allows."""
-        return Rules(OnClear.of(self.on_clear), self.max_preemptions, self.spot)
+        return Rules(OnClear.of(self.on_clear), self.max_preemptions, truth("spot", self.spot))
 
     def new_spec(self, record: JobRecord) -> TrainingSpec:
         """Return the spec of an attempt, if it may go there and may cost that much."""
@@ -171,7 +171,7 @@ class TrainModelOperator(RemoteJobOperator):
             parameters=self.parameters or {},
             resources=Resources.from_dict(self.node_resources or {}),
             nodes=int(self.nodes),
-            spot=self.spot and not record.on_demand,
+            spot=truth("spot", self.spot) and not record.on_demand,
             checkpoint=checkpoint_address(self.checkpoint or "", record.checkpoint),
             max_runtime=None if self.max_runtime in (None, "") else float(self.max_runtime),
             options=self.options or {},
@@ -224,3 +224,16 @@ class TrainModelOperator(RemoteJobOperator):
 def words(command: Sequence[str] | str) -> tuple[str, ...]:
     """Return a command as its words."""
     return tuple(shlex.split(command)) if isinstance(command, str) else tuple(command)
+
+
+def truth(name: str, value: bool | str) -> bool:
+    """Return a switch that a template may have written as text.
+
+    :raises InvalidSpecError: it is neither true nor false
+    """
+    words = {"true": True, "false": False, "none": False, "": False}
+    if isinstance(value, bool):
+        return value
+    if str(value).strip().lower() not in words:
+        raise InvalidSpecError(f"{name} is {value!r}. It is true or false.")
+    return words[str(value).strip().lower()]

@@ -13,7 +13,7 @@ import pytest
 import airflow_mlops
 
 HEAVY = ["mlflow", "dvc", "great_expectations", "pandas", "numpy", "pyarrow", "duckdb", "sklearn", "scipy", "boto3"]
-HEAVY += ["google.cloud", "azure", "kubernetes", "fastapi", "starlette", "uvicorn"]
+HEAVY += ["google.cloud", "azure", "kubernetes", "optuna", "fastapi", "starlette", "uvicorn"]
 SURFACE = ["decorators", "operators", "hooks", "triggers", "links"]
 ROOT = Path(__file__).resolve().parents[2]
 

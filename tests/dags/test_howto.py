@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,20 @@ def test_an_unknown_step_is_refused_by_name() -> None:
 
 def test_the_readme_has_a_dag_of_fifteen_lines_that_works() -> None:
     """The README's DAG is at most 15 lines long, can be parsed and has every step from data to rollout."""
-    (block,) = code_of("README.md")
+    block, _ = code_of("README.md")
     assert len([line for line in block.splitlines() if line]) <= 15
     names: dict[str, Any] = {}
     exec(block, names)
     dag = names["trained"].materialise.dag
     steps = ["materialise", "validate", "train", "register", "profile", "evaluate", "promote"]
     assert set(steps) | {"deploy", "canary", "rollback_model", "rolled_out"} == set(dag.task_ids)
+
+
+def test_the_readme_s_function_becomes_a_training_task(tmp_path: Path) -> None:
+    """The README's second example makes a task for the backend and image that it names."""
+    _, block = code_of("README.md")
+    file = tmp_path / "dag.py"
+    use = "from airflow.sdk import DAG\nwith DAG('readme', schedule=None) as dag:\n    fit(rate=0.1)\n"
+    file.write_text(f"{block}\n{use}")
+    task = runpy.run_path(str(file))["dag"].get_task("fit")
+    assert (task.backend, task.image, task.conn_id) == ("kubernetes", "python:3.12-slim", "k8s")

@@ -11,8 +11,12 @@ import airflow
 import jsonschema
 import pytest
 
+from airflow_mlops.core.residency import EXTRA
 from airflow_mlops.deployment.targets.local import EXTRAS as GATEWAY_EXTRAS
 from airflow_mlops.hooks.dvc import EXTRAS as DVC_EXTRAS
+from airflow_mlops.platforms.kfp_rest import OPTIONS as KFP_EXTRAS
+from airflow_mlops.platforms.kubernetes_access import OPTIONS as KUBERNETES_EXTRAS
+from airflow_mlops.platforms.kubernetes_access import SHARED
 from airflow_mlops.platforms.mlflow_rest import OPTIONS as MLFLOW_EXTRAS
 from airflow_mlops.provider_info import get_provider_info
 from airflow_mlops.training.backends.local import OPTIONS as LOCAL_EXTRAS
@@ -51,7 +55,9 @@ def test_every_connection_type_has_its_hook(conn_type: str) -> None:
         ("dvc", DVC_EXTRAS),
         ("mlflow", MLFLOW_EXTRAS),
         ("mlops_gateway", GATEWAY_EXTRAS),
-        ("mlops_local", LOCAL_EXTRAS),
+        ("mlops_local", (*LOCAL_EXTRAS, EXTRA)),
+        ("mlops_kubernetes", (*KUBERNETES_EXTRAS, *SHARED, EXTRA)),
+        ("kubeflow_pipelines", (*KFP_EXTRAS, EXTRA)),
     ],
 )
 def test_the_form_shows_what_the_code_reads(conn_type: str, extras: tuple[str, ...]) -> None:

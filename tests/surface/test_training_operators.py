@@ -447,3 +447,11 @@ def test_a_job_of_another_spec_is_ended_before_the_new_one(jobs: Path) -> None:
     assert (run.state, isinstance(run.error, ConflictError)) == ("up_for_retry", True)
     assert states(jobs) == [JobState.CANCELLED]
     assert run_task(changed, memory=memory, try_number=3).state == "success"
+
+
+@pytest.mark.parametrize(("word", "spot"), [("False", False), ("true", True), (None, False), (True, True)])
+def test_a_switch_may_come_from_a_template(word: Any, spot: bool) -> None:
+    """A DAG without native rendering gives text: ``False`` is not true. Any other word is refused."""
+    assert train("true", spot=word).rules().spot is spot
+    with pytest.raises(InvalidSpecError, match="'maybe'"):
+        train("true", spot="maybe").rules()
