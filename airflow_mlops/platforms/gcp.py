@@ -20,7 +20,7 @@ from urllib.parse import quote
 from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.core.errors import InvalidSpecError, PlatformUnavailableError
 from airflow_mlops.core.extras import extra
-from airflow_mlops.platforms.gcp_access import credentials, read_extras
+from airflow_mlops.platforms.gcp_access import ENDPOINTS, credentials, read_extras
 from airflow_mlops.platforms.gcp_answers import ThrottledError, meaning, pause_after
 
 Json = dict[str, Any]
@@ -29,13 +29,6 @@ ATTEMPTS = 4
 TIMEOUT = 30.0
 PAGE = 100
 """Jobs a page: the most that the API gives at once."""
-
-ENDPOINTS = {
-    "aiplatform": "https://{region}-aiplatform.googleapis.com",
-    "storage": "https://storage.googleapis.com",
-    "logging": "https://logging.googleapis.com",
-}
-"""Where the services are. The connection's extra ``endpoints`` may say otherwise, by the same names."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.core.errors import InvalidSpecError, MlopsError
@@ -32,6 +33,13 @@ TOLERATED = ("num_retries",)
 
 REFUSED = ("idp_issuer_url", "client_id", "client_secret", "idp_extra_parameters", "idp_extra_params")
 """Extras of the client credentials grant, which is the official provider's own code. They are refused when set."""
+
+ENDPOINTS = {
+    "aiplatform": "https://{region}-aiplatform.googleapis.com",
+    "storage": "https://storage.googleapis.com",
+    "logging": "https://logging.googleapis.com",
+}
+"""Where the services are. The connection's extra ``endpoints`` may say otherwise, by the same names."""
 
 OLD_PREFIX = "extra__google_cloud_platform__"
 """How the official form named its extras before Airflow 2.3."""
@@ -58,7 +66,25 @@ def read_extras(info: ConnectionInfo) -> dict[str, Any]:
     given = [key for key in SOURCES if key in found]
     if len(given) > 1:
         raise InvalidSpecError(f"Connection {info.conn_id!r} sets {' and '.join(given)}: give only one of them.")
+    _check_endpoints(info.conn_id, found)
     return found
+
+
+def _check_endpoints(conn_id: str, extras: Mapping[str, Any]) -> None:
+    """Refuse addresses that would get our token and are not Google's own."""
+    endpoints = extras.get("endpoints") or {}
+    if not isinstance(endpoints, Mapping) or set(endpoints) - set(ENDPOINTS):
+        raise InvalidSpecError(
+            f"The extra 'endpoints' of connection {conn_id!r} must be a mapping with some of {', '.join(ENDPOINTS)}."
+        )
+    for service, address in endpoints.items():
+        parts = urlsplit(str(address))
+        is_google = parts.scheme == "https" and str(parts.hostname).endswith(".googleapis.com")
+        if not is_google and not extras.get("is_anonymous"):
+            raise InvalidSpecError(
+                f"The endpoint of {service!r} in connection {conn_id!r} is not below https://googleapis.com: it would "
+                "get the account's token. Only a connection with is_anonymous may use another one."
+            )
 
 
 def credentials(conn_id: str, extras: Mapping[str, Any]) -> tuple[Any, str]:

@@ -143,6 +143,18 @@ def test_what_cannot_be_honoured_is_refused() -> None:
         _ = api(region="x", is_anonymous=True).scope
 
 
+def test_a_token_goes_to_google_alone(key: dict[str, str]) -> None:
+    """An address elsewhere, or without TLS, is refused unless there is no token to send."""
+    private = {"aiplatform": "https://europe-west4-aiplatform-mine.p.googleapis.com"}
+    api(keyfile_dict=key, endpoints=private)
+    for wrong in ("https://googleapis.com.evil.example", "http://x.googleapis.com", "https://evilgoogleapis.com"):
+        with pytest.raises(InvalidSpecError, match=r"'storage'.*token"):
+            api(keyfile_dict=key, endpoints={"storage": wrong})
+    api(is_anonymous=True, endpoints={"storage": "http://127.0.0.1:1"})
+    with pytest.raises(InvalidSpecError, match="mapping"):
+        api(is_anonymous=True, endpoints={"vertex": "http://127.0.0.1:1"})
+
+
 @pytest.mark.parametrize(
     ("code", "message", "error"),
     [
