@@ -11,6 +11,7 @@ import pytest
 
 from airflow_mlops.core.errors import InvalidSpecError, JobFailedError, JobTimeoutError, PlatformUnavailableError
 from airflow_mlops.hooks.training import TrainingHook
+from airflow_mlops.operators.pipelines import RunPipelineOperator
 from airflow_mlops.operators.training import TrainModelOperator
 from airflow_mlops.testing.azureml import AzureMLFake, azureml_fake
 from airflow_mlops.testing.task_runner import DagRunMemory, run_task, run_trigger
@@ -152,3 +153,13 @@ def test_the_connection_can_be_tested(fake: AzureMLFake) -> None:
     fake.faults.fail(1, code=403, verb="ListJobs")
     found, message = TrainingHook("azureml", "azure").test_connection()
     assert (found, "roles" in message) == (False, True)
+
+
+def test_a_pipeline_component_is_run_by_its_name(fake: AzureMLFake) -> None:
+    """The operator for pipelines starts a version that the workspace has, once, and returns the states of its steps."""
+    steps = fake.shell_pipeline({"only": "test ${{parent.inputs.rate}} = 0.5"})["jobs"]
+    fake.add_component("churn", "3", {"type": "pipeline", "inputs": {"rate": {"type": "number"}}, "jobs": steps})
+    where = {"backend": "azureml", "conn_id": "azure", "poll_interval": 0.2, "deferrable": False}
+    run = run_task(RunPipelineOperator(task_id="pipe", pipeline="churn@3", parameters={"rate": 0.5}, **where))
+    assert (run.state, fake.started()) == ("success", 1), run.log
+    assert run.result["tasks"] == {"only": "Completed"}

@@ -21,6 +21,7 @@ from airflow_mlops.core.errors import (
 from airflow_mlops.core.identity import TaskIdentity
 from airflow_mlops.core.refs import DataVersion
 from airflow_mlops.testing.azureml import AzureMLFake, azureml_fake
+from airflow_mlops.training.backends import azureml_jobs
 from airflow_mlops.training.backends.azureml import AzureMLBackend
 from airflow_mlops.training.contract import FailureReason, JobHandle, JobState, JobStatus, TrainingSpec
 from airflow_mlops.training.look import look
@@ -372,6 +373,18 @@ def test_a_long_log_is_read_in_whole_lines(workspace: Workspace) -> None:
     assert workspace.backend.read_log(job, offset) == ("two-more\nend", 16)
 
 
+def test_a_line_of_any_length_is_read_in_pieces(workspace: Workspace) -> None:
+    """A chunk without an end of line is told as it is; what follows is told when the job is over."""
+    job = workspace.submit("head -c 1500000 /dev/zero | tr '\\0' x; sleep 1")
+    workspace.wait(job, JobState.RUNNING)
+    text, offset = until(lambda: (found := workspace.backend.read_log(job, 0))[0] and found)
+    assert (len(text), offset) == (1 << 20, 1 << 20)
+    assert workspace.backend.read_log(job, offset) == ("", offset)
+    workspace.wait(job)
+    text, offset = workspace.backend.read_log(job, offset)
+    assert (text.strip("x"), offset) == ("", 1500000)
+
+
 def test_a_log_that_cannot_be_read_stops_nothing(own: Workspace, caplog: pytest.LogCaptureFixture) -> None:
     """A storage account in a network of its own: a warning, and no signed address in it."""
     job, _ = own.ended("echo hello")
@@ -449,3 +462,12 @@ def test_the_sweep_sees_only_ours(own: Workspace) -> None:
     stranger = own.submit("true")
     own.fake.set_job(name_of(stranger), properties={})
     assert list(own.backend.managed()) == [(job, OWNER)]
+
+
+def test_a_look_never_reads_the_whole_past(own: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs that are not among the newest are absent from the answer, and cost no more pages."""
+    jobs = [own.submit("true") for _ in range(25)]
+    monkeypatch.setattr(azureml_jobs, "MOST", 9)
+    own.fake.calls.reset()
+    found = own.backend.observe(jobs[:5])
+    assert (found, own.fake.calls.count("ListJobs")) == ({}, 1)
