@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from airflow_mlops.core.errors import InvalidSpecError, UnsupportedFeatureError
 from airflow_mlops.core.identity import TaskIdentity
+from airflow_mlops.platforms.gcp_access import OFFICIAL, OWN, TOLERATED
 from airflow_mlops.training.backends.vertex_job import Place, custom_job, one_step_pipeline
 from airflow_mlops.training.backends.vertex_log import nanoseconds, rfc3339, whole
 from airflow_mlops.training.backends.vertex_machine import FAMILIES, chosen, machine_spec
@@ -21,7 +24,7 @@ from airflow_mlops.training.backends.vertex_options import VertexOptions, read_o
 from airflow_mlops.training.backends.vertex_start import mounted, secret_version
 from airflow_mlops.training.backends.vertex_status import CODES, STATES, status_of
 from airflow_mlops.training.contract import FailureReason, JobState, Resources, TrainingSpec
-from airflow_mlops.training.pipelines.vertex import owner_in, owner_labels
+from airflow_mlops.training.pipelines.vertex import RunOptions, owner_in, owner_labels
 
 OWNER = TaskIdentity("dag", "run", "task")
 PLACE = Place("acme", "gs://staging/jobs", "trainer@acme.example", "projects/1/global/networks/default")
@@ -312,6 +315,13 @@ def test_only_addresses_in_cloud_storage_are_mounted() -> None:
     for wrong in ("s3://bucket/a", "/tmp/a", "gs://", "gs://B/a"):
         with pytest.raises(InvalidSpecError, match="gs://bucket"):
             mounted(wrong)
+
+
+def test_the_how_to_names_every_option_and_extra() -> None:
+    """What can be set is written down where people look for it."""
+    text = (Path(__file__).parents[2] / "docs" / "howto" / "vertex.md").read_text()
+    names = [field.name for kind in (VertexOptions, RunOptions) for field in dataclasses.fields(kind)]
+    assert [name for name in (*names, *OFFICIAL, *OWN, *TOLERATED) if f"`{name}`" not in text] == []
 
 
 # Owners and logs
