@@ -365,7 +365,7 @@ def test_checkpoints_are_the_same_place_for_the_next_attempt(workspace: Workspac
 
 def test_a_long_log_is_read_in_whole_lines(workspace: Workspace) -> None:
     """While the job runs no half line is told; after its end nothing is missing."""
-    job = workspace.submit("echo one; printf two; sleep 1; echo -more; printf end")
+    job = workspace.submit("echo one; printf two; sleep 3; echo -more; printf end")
     workspace.wait(job, JobState.RUNNING)
     text, offset = until(lambda: (found := workspace.backend.read_log(job, 0))[0] and found)
     assert (text, offset) == ("one\n", 4)
@@ -375,7 +375,7 @@ def test_a_long_log_is_read_in_whole_lines(workspace: Workspace) -> None:
 
 def test_a_line_of_any_length_is_read_in_pieces(workspace: Workspace) -> None:
     """A chunk without an end of line is told as it is; what follows is told when the job is over."""
-    job = workspace.submit("head -c 1500000 /dev/zero | tr '\\0' x; sleep 1")
+    job = workspace.submit("head -c 1500000 /dev/zero | tr '\\0' x; sleep 3")
     workspace.wait(job, JobState.RUNNING)
     text, offset = until(lambda: (found := workspace.backend.read_log(job, 0))[0] and found)
     assert (len(text), offset) == (1 << 20, 1 << 20)

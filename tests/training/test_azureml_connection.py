@@ -107,6 +107,23 @@ def test_nothing_shows_a_secret() -> None:
     assert "hush" not in repr(tokens) + repr(tokens.__dict__["_identity"]) + repr(AzureMLClient(info()))
 
 
+def test_a_machine_is_an_identity_of_its_own(fake: AzureMLFake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a password Azure's own library finds who this machine is, here a managed identity."""
+    monkeypatch.setenv("MSI_ENDPOINT", f"{fake.address}/msi/token")
+    monkeypatch.setenv("MSI_SECRET", fake.msi_secret)
+    client = AzureMLClient(ConnectionInfo("azure", extra=fake.extras(managed_identity_client_id="c")))
+    with pytest.raises(NotFoundError, match="Job x"):
+        client.job("x")
+
+
+def test_a_machine_that_is_nobody_is_told_so(fake: AzureMLFake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says what to check, and asks nobody to try again."""
+    monkeypatch.setenv("MSI_ENDPOINT", f"{fake.address}/msi/token")
+    monkeypatch.setenv("MSI_SECRET", "wrong")
+    with pytest.raises(InvalidSpecError, match="managed identity of this machine"):
+        AzureMLClient(ConnectionInfo("azure", extra=fake.extras())).job("x")
+
+
 def test_who_gives_tokens_may_fail(fake: AzureMLFake) -> None:
     """An error on their side is an outage, too."""
     fake.faults.fail(50, code=503, verb="Token")

@@ -63,6 +63,11 @@ class AzureMLFake:
         """The secrets of the key vault, whose addresses are ``<address>/secrets/<name>``."""
         return self._identities.vault
 
+    @property
+    def msi_secret(self) -> str:
+        """What the machine of a managed identity knows: its endpoint is ``<address>/msi/token``."""
+        return self._identities.msi_secret
+
     def extras(self, **more: Any) -> dict[str, Any]:
         """Return the extras of a connection that leads here."""
         where = {"resource_group": "test-rg", "workspace": "test-ws", "verify": str(self.ca_file)}

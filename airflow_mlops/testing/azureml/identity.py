@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 import urllib.parse
 from collections.abc import Mapping
 
@@ -56,7 +57,8 @@ class Identities:
         """
         if not is_user and headers.get("secret") != self.msi_secret:
             raise Problem(401, "Unauthorized", "The secret of the managed identity endpoint is missing.")
-        return self.issue(query["resource"])
+        token = self.issue(query["resource"])
+        return {**token, "resource": query["resource"], "expires_on": str(int(time.time()) + token["expires_in"])}
 
     def issue(self, audience: str) -> Json:
         """Return a new token for an audience."""
