@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from airflow_mlops.testing.azureml import AzureMLFake, azureml_fake
 from airflow_mlops.training.backends import azureml_jobs
 from airflow_mlops.training.backends.azureml import AzureMLBackend
 from airflow_mlops.training.contract import FailureReason, JobHandle, JobState, JobStatus, TrainingSpec
+from airflow_mlops.training.function import LIMIT, FunctionSource, function_call
 from airflow_mlops.training.look import look
 
 OWNER = TaskIdentity("dag", "run", "train")
@@ -137,14 +140,23 @@ def test_two_at_once_with_other_specs_are_one_job_and_a_conflict(own: Workspace)
     assert own.fake.started() == 1
 
 
-def test_throttling_and_failures_are_waited_out(own: Workspace) -> None:
-    """429 with Retry-After and 5xx are tried again; the wait is as long as the service asks for."""
-    own.fake.faults.throttle(1, retry_after=1, verb="PutJob")
-    own.fake.faults.fail(2, code=503, verb="PutJob")
+def test_throttling_is_waited_out(own: Workspace) -> None:
+    """429 is tried again, not before the service asks for it."""
+    own.fake.faults.throttle(1, retry_after=2, verb="PutJob")
     began = time.monotonic()
     own.submit("true")
-    assert time.monotonic() - began > 1.0
+    assert time.monotonic() - began > 2.0
     assert own.fake.started() == 1
+
+
+def test_failures_of_the_service_are_waited_out(own: Workspace) -> None:
+    """5xx are tried again; the fourth one is an outage."""
+    own.fake.faults.fail(3, code=503, verb="PutJob")
+    own.submit("true")
+    assert own.fake.started() == 1
+    own.fake.faults.fail(4, code=500, verb="PutJob")
+    with pytest.raises(PlatformUnavailableError, match="HTTP 500"):
+        own.submit("true")
 
 
 def test_a_platform_that_is_away_is_said_to_be(own: Workspace) -> None:
@@ -392,6 +404,17 @@ def test_a_log_that_cannot_be_read_stops_nothing(own: Workspace, caplog: pytest.
     assert own.backend.read_log(job, 0) == ("", 0)
     assert "cannot be read" in caplog.text
     assert "signed-secret" not in caplog.text
+
+
+def test_a_function_of_the_largest_size_runs(workspace: Workspace) -> None:
+    """What ``@task.train`` sends at most, with the quotes of ordinary code, fits into one command."""
+    line = "    words = ['it', \"it's\", '${{inputs.x}}', \"$HOME `id` $(id)\"]  # one of many such lines of code\n"
+    text = "def train():\n" + line * ((LIMIT - 100) // len(line)) + "    return {'metrics': {'words': len(words)}}\n"
+    call = function_call(FunctionSource("train", "train.py", 1, text), lambda: None, (), {}, python=sys.executable)
+    fields = {"command": call.command, "args": call.args, "parameters": call.parameters}
+    job = workspace.backend.submit(replace(spec("true"), **fields), name=new_name(), owner=OWNER)
+    assert workspace.wait(job).state is JobState.SUCCEEDED, workspace.backend.read_log(job, 0)
+    assert workspace.backend.collect(job).metrics == {"words": 4.0}
 
 
 # Secrets

@@ -92,7 +92,9 @@ def quoted(word: str) -> str:
     """
     if "\0" in word:
         raise InvalidSpecError(f"The argument {word!r} holds a zero byte, which no program can be given.")
-    return shlex.quote(word).replace("${{", "$''{{")
+    if shlex.quote(word) == word:
+        return word
+    return "'" + word.replace("'", r"'\''").replace("${{", "$''{{") + "'"
 
 
 def _tracking(spec: TrainingSpec) -> list[str]:
