@@ -134,19 +134,22 @@ def _copy(entry: Entry) -> Entry:
 
 
 def _fields(entry: Entry) -> Callable[[str], Any]:
-    shown = plain(entry.message)
-    states = entry.message.DESCRIPTOR.fields_by_name["state"].enum_type.values_by_number
-    state = states.get(entry.message.state)
-    known = {
-        "state": state.name if state else str(entry.message.state),
-        "create_time": shown["createTime"],
-        "display_name": entry.message.display_name,
-    }
+    message = entry.message
 
     def get(name: str) -> Any:
-        return entry.message.labels.get(name.partition(".")[2]) if name.startswith("labels.") else known[name]
+        if name.startswith("labels."):
+            return message.labels.get(name.partition(".")[2])
+        if name == "create_time":
+            return message.create_time.ToJsonString()
+        return state_word(message) if name == "state" else message.display_name
 
     return get
+
+
+def state_word(message: Any) -> str:
+    """Return the word for a job's state; the number of one that is not in the API."""
+    known = message.DESCRIPTOR.fields_by_name["state"].enum_type.values_by_number.get(message.state)
+    return known.name if known else str(message.state)
 
 
 def _size(query: Json) -> int:

@@ -35,7 +35,7 @@ MLOPS_OUTPUT="${TMPDIR:-/tmp}/mlops-output.json"
 export MLOPS_OUTPUT
 prepare=$1
 shift
-if [ -n "$prepare" ]; then
+if [ "$prepare" != - ]; then
   python=$(command -v python3 || command -v python) || { echo "mlops: the image has no Python" >&2; exit 70; }
   exports=$("$python" -c "$prepare") || { echo "mlops: the job could not be prepared" >&2; exit 70; }
   eval "$exports"
@@ -63,7 +63,7 @@ if [ "$code" -eq 0 ] && [ "${MLOPS_NODE_RANK:-0}" = 0 ]; then
 fi
 exit "$code"
 """
-"""Starts ``$2 ...`` after ``$1``, the text of a Python program that prepares the environment and may be empty."""
+"""Starts ``$2 ...`` after ``$1``, the text of a Python program that prepares the environment, or ``-``."""
 
 PREPARE = inspect.getsource(vertex_prepare)
 
@@ -74,7 +74,7 @@ _SECRET_NAME = re.compile(r"projects/[^/]+/(locations/[^/]+/)?secrets/[^/]+(/ver
 
 def start_command(spec: TrainingSpec) -> tuple[list[str], list[str]]:
     """Return the container's command and its arguments."""
-    prepare = PREPARE if spec.secret_env or spec.nodes > 1 else ""
+    prepare = PREPARE if spec.secret_env or spec.nodes > 1 else "-"
     return ["sh", "-c", START, "mlops", prepare], launch.command_line(spec)
 
 
