@@ -401,7 +401,6 @@ def test_managed_yields_what_is_active_or_ended_lately(account: Account) -> None
     old = account.ended("true")[0]
     moment = account.told(old)["CreationTime"].replace(year=2020)
     account.fake.set_job(old.job_id.partition("/")[2], LastModifiedTime=moment)
-    account.fake.set_job(ended.job_id.partition("/")[2])
     stranger = account.submit("sleep 60")
     account.fake.set_job(stranger.job_id.partition("/")[2], Tags=[{"Key": "team", "Value": "a"}])
     assert dict(account.backend.managed()) == {running: OWNER, ended: OWNER}
@@ -499,6 +498,17 @@ def test_keys_in_the_extras_and_older_places_work(account: Account) -> None:
     keys = {"aws_access_key_id": good.login, "aws_secret_access_key": good.password}
     for extra in ({**good.extra, **keys}, {**good.extra, "session_kwargs": keys}):
         assert SageMakerBackend.from_connection(ConnectionInfo("aws", extra=extra)).locate("aml-1") is None
+
+
+@pytest.mark.parametrize("seconds", [3600, 1])
+def test_a_role_is_assumed_and_renewed(account: Account, seconds: int) -> None:
+    """The requests are signed with the role's key, and with another one when that is about to end."""
+    account.fake.world.pace.role = seconds
+    where = {"role_arn": ROLE, "service_config": {"sts": {"endpoint_url": account.fake.address}}}
+    backend = SageMakerBackend.from_connection(account.fake.connection(**where))
+    before = len(account.fake.world.keys)
+    assert [backend.locate("aml-1") for _ in range(3)] == [None] * 3
+    assert len(account.fake.world.keys) - before == (1 if seconds == 3600 else 3)
 
 
 def test_without_a_region_the_message_says_what_to_set(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:

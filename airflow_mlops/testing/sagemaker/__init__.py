@@ -7,8 +7,8 @@ on real programs: a training job runs its command as processes of this machine, 
 
 Served: ``CreateTrainingJob``, ``DescribeTrainingJob``, ``ListTrainingJobs``, ``StopTrainingJob``, ``Search`` (of jobs
 and pipeline executions), ``DescribePipeline`` and the executions of pipelines whose steps are training jobs; of
-CloudWatch Logs reading, of S3 ``GetObject``, of Secrets Manager ``GetSecretValue``. Managed spot training with
-interruptions and the limits of time; metric definitions; checkpoints; archives of models and outputs.
+CloudWatch Logs reading, of S3 ``GetObject``, of Secrets Manager ``GetSecretValue``, of STS ``AssumeRole``. Managed spot
+training with interruptions and the limits of time; metric definitions; checkpoints; archives of models and outputs.
 
 Not modelled, and silently absent: images (any name works, nothing is pulled), VPC, KMS, network isolation, rights
 beyond a valid signature, warm pools, debuggers and profilers. ``/opt/ml`` is a private folder: see

@@ -15,6 +15,7 @@ from airflow_mlops.testing.sagemaker.pipelines import Pipelines
 from airflow_mlops.testing.sagemaker.problems import Json, Problem, invalid
 from airflow_mlops.testing.sagemaker.schema import answer_body, check_request
 from airflow_mlops.testing.sagemaker.signature import Signed, check_signature
+from airflow_mlops.testing.sagemaker.tokens import assume_role
 from airflow_mlops.testing.sagemaker.training import Training
 from airflow_mlops.testing.sagemaker.world import World
 
@@ -73,6 +74,8 @@ class Front:
         service = signed.service
         if service == "s3":
             return self._world.storage.answer(method, target)
+        if service == "sts":
+            return assume_role(self._world, raw)
         if operation not in SERVED.get(service, ()):
             raise Problem("UnknownOperationException", f"The fake does not serve {operation}")
         body = json.loads(raw or b"{}")
@@ -92,12 +95,11 @@ class Front:
         return found
 
     def _search(self, training: Training, pipelines: Pipelines, body: Json) -> Json:
-        holder: Training | Pipelines | None = {"TrainingJob": training, "PipelineExecution": pipelines}.get(  # type: ignore[assignment]
-            body["Resource"]
-        )
-        if holder is None:
-            raise invalid(f"The fake does not search {body['Resource']}")
-        return page([{body["Resource"]: found} for found in holder.search(body)], body, "Results")
+        holders: dict[str, Training | Pipelines] = {"TrainingJob": training, "PipelineExecution": pipelines}
+        kind = body["Resource"]
+        if kind not in holders:
+            raise invalid(f"The fake does not search {kind}")
+        return page([{kind: found} for found in holders[kind].search(body)], body, "Results")
 
     def _secret(self, name: str) -> Json:
         if name not in self._world.vault:

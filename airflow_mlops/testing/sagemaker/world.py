@@ -21,12 +21,14 @@ class Pace:
     :param grace: from SIGTERM to SIGKILL when a job is stopped; 120 on the real service
     :param upload: from the end of a program to the end of its job
     :param spot_wait: from an interruption to the next machine
+    :param role: from the moment a role is assumed until its key is no longer good
     """
 
     start: float = 0.05
     grace: float = 5.0
     upload: float = 0.0
     spot_wait: float = 0.2
+    role: float = 3600.0
 
 
 @dataclass

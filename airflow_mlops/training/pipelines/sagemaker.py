@@ -11,21 +11,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar, Self
 
 from airflow_mlops.core.connection import ConnectionInfo
-from airflow_mlops.core.errors import ConflictError, InvalidSpecError, NotFoundError, close_match
-from airflow_mlops.core.identity import TaskIdentity, text_digest
-from airflow_mlops.core.records import Record
+from airflow_mlops.core.errors import ConflictError, InvalidSpecError, NotFoundError
+from airflow_mlops.core.identity import TaskIdentity
 from airflow_mlops.platforms.aws import Aws
 from airflow_mlops.training.backends.sagemaker_options import DEFAULTS
 from airflow_mlops.training.contract import JobHandle, JobState, JobStatus
-from airflow_mlops.training.launch import flag_value
 from airflow_mlops.training.pipelines import marks
 from airflow_mlops.training.pipelines.contract import PipelineResult, PipelineSpec
 from airflow_mlops.training.pipelines.marks import Mark
+from airflow_mlops.training.pipelines.sagemaker_request import (
+    LONGEST_DESCRIPTION,
+    pipeline_of,
+    start_request,
+    token_of,
+)
 from airflow_mlops.training.pipelines.sagemaker_states import execution_status, outputs_of
 
 __all__ = ["SageMakerPipelines"]
@@ -33,17 +36,6 @@ __all__ = ["SageMakerPipelines"]
 Json = dict[str, Any]
 
 PAGE, MOST_PAGES = 100, 10
-LONGEST_DESCRIPTION, LONGEST_VALUE = 3072, 1024
-
-
-@dataclass(frozen=True)
-class RunOptions(Record):
-    """What ``PipelineSpec.options`` may say.
-
-    :param parallel_steps: how many steps may run at a time; 0 leaves it to the pipeline
-    """
-
-    parallel_steps: int = 0
 
 
 class SageMakerPipelines:
@@ -65,11 +57,14 @@ class SageMakerPipelines:
         :raises InvalidSpecError: an option or parameter is unknown, missing or too long, or the pipeline is not a name
         :raises ConflictError: an execution of that name has another spec
         """
-        request, mark = self._request(spec, name), Mark.of(spec.digest(), "", owner)
+        which, mark = pipeline_of(spec), Mark.of(spec.digest(), "", owner)
+        definition = json.loads(self._call("describe_pipeline", **which)["PipelineDefinition"])
+        request = start_request(spec, name, definition, mark.write(LONGEST_DESCRIPTION))
         arn = self._started(request["PipelineName"], name)
         if arn is None:
-            arn = self._start({**request, "PipelineExecutionDescription": mark.write(LONGEST_DESCRIPTION)})
-        found = Mark.read(str((self._find(arn) or {}).get("PipelineExecutionDescription", "")))
+            arn = self._start(request)
+        told = self._find(arn) or request  # one that was started a moment ago may not be shown yet
+        found = Mark.read(str(told.get("PipelineExecutionDescription", "")))
         if found is None or found.spec != mark.spec:
             raise _other_spec(name)
         return self._handle(arn)
@@ -104,7 +99,7 @@ class SageMakerPipelines:
         if not _can_stop(self._find(handle.job_id)):
             return
         try:
-            token = _token(f"stop {handle.job_id}")
+            token = token_of(f"stop {handle.job_id}")
             self._call("stop_pipeline_execution", PipelineExecutionArn=handle.job_id, ClientRequestToken=token)
         except (InvalidSpecError, ConflictError):
             if _can_stop(self._find(handle.job_id)):
@@ -130,27 +125,6 @@ class SageMakerPipelines:
             mark = Mark.read(str(told.get("PipelineExecutionDescription", "")))
             if mark and mark.owner:
                 yield self._handle(told["PipelineExecutionArn"]), mark.owner
-
-    def _request(self, spec: PipelineSpec, name: str) -> Json:
-        """Return the fields of ``StartPipelineExecution``; everything about it has been checked."""
-        if not isinstance(spec.pipeline, str) or not spec.pipeline:
-            raise InvalidSpecError(
-                "A pipeline of SageMaker is run by its name, such as 'churn' or 'churn@3', not by its definition. "
-                "Create it with the SageMaker SDK first."
-            )
-        options = RunOptions.from_dict(spec.options)
-        pipeline, _, version = spec.pipeline.partition("@")
-        which: Json = {"PipelineName": pipeline} | ({"PipelineVersionId": _version(version)} if version else {})
-        definition = json.loads(self._call("describe_pipeline", **which)["PipelineDefinition"])
-        parameters = _parameters(spec, definition)
-        limits = {"ParallelismConfiguration": {"MaxParallelExecutionSteps": options.parallel_steps}}
-        return {
-            **which,
-            "PipelineExecutionDisplayName": name,
-            "ClientRequestToken": _token(name),
-            "PipelineParameters": [{"Name": key, "Value": value} for key, value in parameters.items()],
-            **(limits if options.parallel_steps else {}),
-        }
 
     def _started(self, pipeline: str, name: str) -> str | None:
         """Return the execution of that name: among the newest of the pipeline, or one of another pipeline."""
@@ -210,40 +184,8 @@ class SageMakerPipelines:
         return JobHandle(self.name, arn)
 
 
-def _parameters(spec: PipelineSpec, definition: Json) -> dict[str, str]:
-    """Return the parameters as text.
-
-    :raises InvalidSpecError: one is unknown, missing or too long
-    """
-    declared = {one["Name"]: one for one in definition.get("Parameters") or ()}
-    for key in spec.parameters:
-        if key not in declared:
-            raise InvalidSpecError(
-                f"Pipeline {spec.pipeline!r} has no parameter {key!r}: {close_match(key, declared)}"
-                f"It has {', '.join(declared) or 'none'}."
-            )
-    missing = [key for key, one in declared.items() if "DefaultValue" not in one and key not in spec.parameters]
-    if missing:
-        raise InvalidSpecError(f"Pipeline {spec.pipeline!r} needs the parameter {missing[0]!r}, which has no default.")
-    values = {key: flag_value(value) for key, value in spec.parameters.items()}
-    if long := [key for key, value in values.items() if len(value) > LONGEST_VALUE]:
-        raise InvalidSpecError(f"The parameter {long[0]!r} is too long: SageMaker takes {LONGEST_VALUE} characters.")
-    return values
-
-
 def _other_spec(name: str) -> ConflictError:
     return ConflictError(f"The execution {name!r} exists with another spec. Clear the task to start a new one.")
-
-
-def _version(text: str) -> int:
-    if not text.isdigit():
-        raise InvalidSpecError(f"The version {text!r} of the pipeline is not a number.")
-    return int(text)
-
-
-def _token(text: str) -> str:
-    """Return the token of a request, the same on every try."""
-    return text_digest(text).removeprefix("sha256:")
 
 
 def _pipeline(arn: str) -> str:
