@@ -374,7 +374,9 @@ def test_what_a_short_list_never_showed_the_whole_list_does(account: Account) ->
         )[1],
         clock=lambda: now,
     )
-    names = [job.job_id.partition("/")[2] for job in plant(account, 2)]
+    planted = plant(account, 2)
+    assert [account.wait(job, JobState.RUNNING).state for job in planted] == [JobState.RUNNING] * 2
+    names = [job.job_id.partition("/")[2] for job in planted]
     jobs.look(names)
     account.fake.set_job(names[0], TrainingJobStatus="Stopped", SecondaryStatus="Stopped")
     account.fake.set_job(names[0], LastModifiedTime=account.fake.jobs()[names[0]]["CreationTime"].replace(year=2020))
