@@ -1,17 +1,29 @@
 """However a task is stopped, its job is stopped on the platform; and what is no stop stops nothing.
 
-All cells of the matrix are played at once on one real Airflow, with real workers and triggerers that are really killed.
+All cells of one world are played at once on one real Airflow, with real workers and triggerers that are really killed.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stop_platforms import ACTIVE, STOPPED, SUCCEEDED, Platform, kubeflow, kubernetes, local
+from stop_platforms import (
+    ACTIVE,
+    STOPPED,
+    SUCCEEDED,
+    Platform,
+    azureml,
+    kubeflow,
+    kubernetes,
+    local,
+    sagemaker,
+    vertex,
+)
 from stop_play import (
     Cell,
     Event,
@@ -32,13 +44,24 @@ from stop_play import (
 )
 
 from airflow_mlops.testing.airflow_stack import AirflowStack, airflow_stack
+from airflow_mlops.testing.azureml import azureml_fake
 from airflow_mlops.testing.kubernetes import kubernetes_fake
 from airflow_mlops.testing.kubernetes.trainer import TRAINER_KINDS
+from airflow_mlops.testing.sagemaker import sagemaker_fake
+from airflow_mlops.testing.vertex import vertex_fake
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-PLATFORMS = ("local", "kubernetes", "kubeflow")
-PRELOAD = ("kubernetes.client", "airflow_mlops.operators.training", "airflow_mlops.operators.janitor")
+PLATFORMS = ("local", "kubernetes", "kubeflow", "sagemaker", "vertex", "azureml")
+PRELOAD = (
+    "airflow_mlops.operators.training",
+    "airflow_mlops.operators.janitor",
+    "boto3",
+    "google.cloud.aiplatform_v1.services.job_service",
+    "kubernetes.client",
+)
+"""Imported once for all tasks: a limit of seconds must not be used up by imports."""
+
 BLOCKING = {"deferrable": False}
 STRIKES = (
     Event("task-failed", fail_task),
@@ -47,9 +70,9 @@ STRIKES = (
     Event("worker-sigterm-blocking", terminate_worker, BLOCKING),
 )
 LIMITS = (
-    Event("dagrun-timeout", times={"dagrun_timeout": 30}),
-    Event("execution-timeout", times={"execution_timeout": 15}),
-    Event("execution-timeout-blocking", arguments=BLOCKING, times={"execution_timeout": 15}),
+    Event("dagrun-timeout", times={"dagrun_timeout": 45}),
+    Event("execution-timeout", times={"execution_timeout": 25}),
+    Event("execution-timeout-blocking", arguments=BLOCKING, times={"execution_timeout": 25}),
 )
 """Played when the rush is over: a limit must not pass before the job runs."""
 ALONE = (Event("deferral-timeout", arguments={"deadline_margin": 0}, times={"execution_timeout": 12}, alone=True),)
@@ -151,12 +174,32 @@ def _let_go(stack: AirflowStack, cell: Cell, triggerer: int) -> bool:
     return "goes on" in log or "is cancelled" in log
 
 
-@pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Play]:
-    """Give the play after its end; the platforms are still there."""
-    folder = tmp_path_factory.mktemp("stops")
+@contextmanager
+def on_premises(folder: Path) -> Iterator[list[Platform]]:
+    """Give this machine and a cluster."""
     with kubernetes_fake(*TRAINER_KINDS) as cluster:
-        found = Play(folder, [local(folder / "local"), kubernetes(cluster), kubeflow(cluster)])
+        yield [local(folder / "local"), kubernetes(cluster), kubeflow(cluster)]
+
+
+@contextmanager
+def clouds(folder: Path) -> Iterator[list[Platform]]:
+    """Give an account, a project and a workspace."""
+    with sagemaker_fake() as account, vertex_fake() as project, azureml_fake() as workspace:
+        yield [sagemaker(account), vertex(project), azureml(workspace)]
+
+
+WORLDS: dict[Callable[[Path], AbstractContextManager[list[Platform]]], tuple[str, ...]] = {
+    on_premises: PLATFORMS[:3],
+    clouds: PLATFORMS[3:],
+}
+"""What is played together, and the platforms in it."""
+
+
+@contextmanager
+def played_on(world: Callable[[Path], AbstractContextManager[list[Platform]]], folder: Path) -> Iterator[Play]:
+    """Give the play of one world after its end; the platforms are still there."""
+    with world(folder) as platforms:
+        found = Play(folder, platforms)
         env = write_cells(folder / "airflow", found.cells.values())
         try:
             with airflow_stack(folder / "airflow", env=env, parallelism=24, preload=PRELOAD) as stack:
@@ -165,6 +208,32 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Play]:
         finally:
             for cell in found.cells.values():
                 (cell.folder / "go").touch()
+
+
+@pytest.fixture(scope="module")
+def plays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Play]]:
+    """Give the play that a platform is in: each world is played once, when it is first asked for."""
+    known: dict[Any, Play | Exception] = {}
+    with ExitStack() as open_worlds:
+
+        def of(platform: str) -> Play:
+            world = next(world for world, platforms in WORLDS.items() if platform in platforms)
+            if world not in known:
+                try:
+                    known[world] = open_worlds.enter_context(played_on(world, tmp_path_factory.mktemp("stops")))
+                except Exception as error:  # noqa: BLE001 - every test of this world raises it
+                    known[world] = error
+            if isinstance(found := known[world], Exception):
+                raise RuntimeError("The play broke.") from found
+            return found
+
+        yield of
+
+
+@pytest.fixture
+def played(platform: str, plays: Callable[[str], Play]) -> Play:
+    """Give the play that this platform is in."""
+    return plays(platform)
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
