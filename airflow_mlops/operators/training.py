@@ -26,7 +26,7 @@ from airflow_mlops.training.driver import MAX_PREEMPTIONS, JobRecord, OnClear, R
 from airflow_mlops.training.job import TrainingJob
 from airflow_mlops.training.launch import ATTEMPT, checkpoint_address, read_inputs
 from airflow_mlops.training.parent_run import PARENT_TAG
-from airflow_mlops.training.tracking import MLflowTracking, credentials, exported
+from airflow_mlops.training.tracking import MLflowTracking, credentials, exported, trust
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -212,7 +212,8 @@ class TrainModelOperator(RemoteJobOperator):
         commit = self.code_commit or str(getattr(bundle, "version", None) or "")
         more = {"mlflow.source.git.commit": commit, PARENT_TAG: self.parent_run_id or ""}
         tags = {**airflow_tags(context), **{name: value for name, value in more.items() if value}}
-        return MLflowTracking(MLflowClient(info), self.experiment, tags, {name: name for name in credentials(info)})
+        secrets = {name: name for name in credentials(info)}
+        return MLflowTracking(MLflowClient(info), self.experiment, tags, secrets, trust(info))
 
     def push_links(self, context: Context, job: TrainingJob[Any, Any], record: JobRecord) -> None:
         """Push the addresses of job and run."""

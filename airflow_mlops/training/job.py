@@ -35,7 +35,9 @@ from airflow_mlops.training.ports import Records, ResultT, SpecT, Tracking, summ
 DEADLINE_MARGIN = 3600.0
 """Seconds for queueing, after which a job that its platform should have ended is stopped from here."""
 
-STOP_PATIENCE = 60.0
+STOP_PATIENCE = 300.0
+"""Seconds a job has to be over after it was cancelled. Managed platforms give programs two minutes to end in peace."""
+
 LOG_CHUNKS = 4
 """How many chunks of at most 1 MiB of the job's log are copied at one look."""
 

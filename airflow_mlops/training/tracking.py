@@ -31,6 +31,7 @@ class MLflowTracking:
 
     :param experiment: name of the experiment, made if it is absent
     :param tags: further tags of every run
+    :param env: plain variables that the job needs besides
     :param secret_env: variables with the server's credentials that the job needs, by the names of their secrets
     """
 
@@ -38,6 +39,7 @@ class MLflowTracking:
     experiment: str
     tags: Mapping[str, str] = field(default_factory=dict)
     secret_env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
 
     def open(self, name: str, spec: TrainingSpec) -> tuple[TrainingSpec, str]:
         """Return *spec* with the variables MLflow's own client reads, and the run's id. Same name, same run.
@@ -47,7 +49,7 @@ class MLflowTracking:
         experiment_id = self.client.experiment_id(self.experiment)
         run_id = self._find(experiment_id, name) or self._create(experiment_id, name, spec)
         run = {"MLFLOW_EXPERIMENT_ID": experiment_id, RUN_ID: run_id}
-        env = {"MLFLOW_TRACKING_URI": self.client.address, **spec.env, **run}
+        env = {**self.env, "MLFLOW_TRACKING_URI": self.client.address, **spec.env, **run}
         return replace(spec, env=env, secret_env={**self.secret_env, **spec.secret_env}), run_id
 
     def complete(self, run_id: str, result: TrainingResult) -> TrainingResult:
@@ -115,17 +117,20 @@ def data_tags(inputs: Mapping[str, DataVersion]) -> dict[str, str]:
 
 
 def credentials(info: ConnectionInfo) -> dict[str, str]:
-    """Return the variables that MLflow's own client reads its credentials and trust from.
+    """Return the variables that MLflow's own client reads its credentials from.
 
     https://mlflow.org/docs/latest/self-hosting/security/basic-http-auth/
     """
+    if info.login:
+        return {"MLFLOW_TRACKING_USERNAME": info.login, "MLFLOW_TRACKING_PASSWORD": info.password}
+    return {"MLFLOW_TRACKING_TOKEN": info.password} if info.password else {}
+
+
+def trust(info: ConnectionInfo) -> dict[str, str]:
+    """Return the variables that say whose certificate MLflow's own client accepts. They are no secrets."""
     verify = info.extra.get("verify", True)
     if verify is True:
-        trust: dict[str, str] = {}
-    elif verify is False:
-        trust = {"MLFLOW_TRACKING_INSECURE_TLS": "true"}
-    else:
-        trust = {"MLFLOW_TRACKING_SERVER_CERT_PATH": str(verify)}
-    if info.login:
-        return {**trust, "MLFLOW_TRACKING_USERNAME": info.login, "MLFLOW_TRACKING_PASSWORD": info.password}
-    return {**trust, **({"MLFLOW_TRACKING_TOKEN": info.password} if info.password else {})}
+        return {}
+    if verify is False:
+        return {"MLFLOW_TRACKING_INSECURE_TLS": "true"}
+    return {"MLFLOW_TRACKING_SERVER_CERT_PATH": str(verify)}

@@ -53,7 +53,7 @@ def platform(
     make_repository(root)
     dags = Path(os.environ["AIRFLOW_HOME"]) / "dags"  # where dag.test() looks for what it runs
     shutil.copytree(ROOT / "dags", dags, ignore=shutil.ignore_patterns("projects"), dirs_exist_ok=True)
-    (dags / "projects").mkdir()
+    (dags / "projects").mkdir(exist_ok=True)
     (dags / "projects" / "census.json").write_text(census.project(root))
     with running_gateway(root / "gateway") as gateway, pytest.MonkeyPatch.context() as patch:
         connections = {

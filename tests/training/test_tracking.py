@@ -15,7 +15,7 @@ from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.platforms.mlflow import MLflowClient
 from airflow_mlops.training.contract import JobHandle, JobState, TrainingResult, TrainingSpec
 from airflow_mlops.training.launch import RUN_ID
-from airflow_mlops.training.tracking import MLflowTracking, credentials, exported
+from airflow_mlops.training.tracking import MLflowTracking, credentials, exported, trust
 
 
 @pytest.fixture
@@ -63,7 +63,14 @@ def test_a_run_is_closed_once(state: JobState, status: str, tracking: MLflowTrac
 )
 def test_a_connection_becomes_the_variables_mlflow_reads(info: ConnectionInfo, variables: dict[str, str]) -> None:
     """The job's own MLflow client gets in as our client does."""
-    assert credentials(info) == variables
+    assert {**credentials(info), **trust(info)} == variables
+
+
+def test_trust_is_no_secret(tracking: MLflowTracking) -> None:
+    """Whose certificate is accepted travels as a plain variable, which every platform takes."""
+    found = replace(tracking, env=trust(ConnectionInfo(extra={"verify": "/ca.pem"})))
+    spec, _ = found.open("aml-trust", TrainingSpec(("true",)))
+    assert (spec.env["MLFLOW_TRACKING_SERVER_CERT_PATH"], spec.secret_env) == ("/ca.pem", {})
 
 
 def test_a_program_need_not_report_what_it_logged(tracking: MLflowTracking) -> None:

@@ -34,12 +34,12 @@ TYPES: dict[str, tuple[type, ...]] = {
 def read_pipeline(value: Mapping[str, Any] | str) -> Mapping[str, Any] | str:
     """Return the pipeline in the file that *value* names, or *value* itself if it is a pipeline or a pipeline's name.
 
+    Whether the platform can run it is for its backend to say.
+
     :raises NotFoundError: there is no such file
-    :raises InvalidSpecError: the file holds no compiled pipeline
+    :raises InvalidSpecError: the file holds no pipeline
     """
-    if not isinstance(value, str):
-        return checked(value)
-    if "://" in value or not value.lower().endswith(SUFFIXES):
+    if not isinstance(value, str) or "://" in value or not value.lower().endswith(SUFFIXES):
         return value
     try:
         documents = [found for found in yaml.safe_load_all(Path(value).read_text()) if found is not None]
@@ -47,7 +47,7 @@ def read_pipeline(value: Mapping[str, Any] | str) -> Mapping[str, Any] | str:
         raise NotFoundError(f"The pipeline file {value!r} cannot be read: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidSpecError(f"The pipeline file {value!r} is neither YAML nor JSON: {error}") from error
-    return checked(_joined(json.loads(json.dumps(documents, default=str)), value))
+    return _joined(json.loads(json.dumps(documents, default=str)), value)
 
 
 def _joined(documents: list[Any], where: str) -> Mapping[str, Any]:
