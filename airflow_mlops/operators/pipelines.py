@@ -37,8 +37,9 @@ class RunPipelineOperator(RemoteJobOperator):
     :class:`~airflow_mlops.operators.remote_job.RemoteJobOperator`.
 
     :param pipeline: path of a compiled pipeline (``.yaml``, ``.yml``, ``.json``), the same as a mapping, or the name of
-        one that the platform has, as ``name`` (its newest version) or ``name@version``. A text is a template, a mapping
-        is not: its own placeholders are written with the same braces
+        one that the platform has, as ``name`` (its newest version) or ``name@version``; on Vertex AI also its address.
+        SageMaker takes names only. A text is a template, a mapping is not: its own placeholders are written with the
+        same braces
     :param parameters: runtime parameters by name; in a DAG with ``render_template_as_native_obj`` templates give
         numbers, lists and mappings, else text
     :param backend: name of an installed pipeline backend
