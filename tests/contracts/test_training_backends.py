@@ -1,10 +1,7 @@
-"""The training contract, kept by our own backend and by a stranger's that comes in through its entry point."""
+"""The training contract, kept by all our backends. ``tests/example_plugin`` keeps it as the plugin of a stranger."""
 
 from __future__ import annotations
 
-import importlib
-import json
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +10,10 @@ import pytest
 
 from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.core.entrypoints import TRAINING_BACKENDS, load_plugin
-from airflow_mlops.hooks.training import TrainingHook
-from airflow_mlops.operators.training import TrainModelOperator
 from airflow_mlops.testing.azureml import AzureMLFake, azureml_fake
 from airflow_mlops.testing.kubernetes import KubernetesFake, kubernetes_fake
 from airflow_mlops.testing.kubernetes.trainer import CLUSTER_RUNTIMES, TRAINER_KINDS, training_runtime
 from airflow_mlops.testing.sagemaker import SageMakerFake, sagemaker_fake
-from airflow_mlops.testing.task_runner import run_task
 from airflow_mlops.testing.training_backend import TrainingBackendContract
 from airflow_mlops.testing.vertex import VertexFake, vertex_fake
 from airflow_mlops.training.backends.azureml import AzureMLBackend
@@ -28,9 +22,7 @@ from airflow_mlops.training.backends.kubernetes import KubernetesBackend
 from airflow_mlops.training.backends.local import LocalBackend
 from airflow_mlops.training.backends.sagemaker import SageMakerBackend
 from airflow_mlops.training.backends.vertex import VertexBackend
-from airflow_mlops.training.contract import TrainingBackend, TrainingSpec
-
-EXAMPLE = Path(__file__).parents[1] / "example_plugin"
+from airflow_mlops.training.contract import TrainingSpec
 
 
 class TestLocal(TrainingBackendContract):
@@ -157,38 +149,6 @@ class TestSageMaker(TrainingBackendContract):
     def spec(self, script: str, **fields: Any) -> TrainingSpec:
         """Run the script in an image."""
         return super().spec(script, **{"image": "busybox:1", **fields})
-
-
-@pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Install the example plugin for one test: its file on the path, its metadata as an installer would write it."""
-    project: dict[str, Any] = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
-    info = tmp_path / "site" / f"mlops_nohup-{project['version']}.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    points = project["entry-points"][TRAINING_BACKENDS]
-    lines = [f"[{TRAINING_BACKENDS}]", *(f"{name} = {value}" for name, value in points.items())]
-    (info / "entry_points.txt").write_text("\n".join(lines))
-    monkeypatch.syspath_prepend(str(EXAMPLE))
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    importlib.invalidate_caches()
-
-
-class TestStranger(TrainingBackendContract):
-    """A backend of another package: one file, one entry-point line."""
-
-    @pytest.fixture
-    def backend(self, installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingBackend:
-        """Get it by its name, as a task does."""
-        connection = {"conn_type": "generic", "extra": {"folder": str(tmp_path / "jobs")}}
-        monkeypatch.setenv("AIRFLOW_CONN_NOHUP", json.dumps(connection))
-        return TrainingHook("nohup", "nohup").get_backend()
-
-    def test_the_operator_runs_on_it(self, backend: TrainingBackend) -> None:
-        """Only the name of the backend changes in a DAG; one that shows no log is waited for all the same."""
-        where = {"backend": "nohup", "conn_id": "nohup", "deferrable": False, "poll_interval": 0.1}
-        run = run_task(TrainModelOperator(task_id="train", command="true", **where))
-        assert (run.state, run.result["job"]["backend"]) == ("success", "nohup")
 
 
 def test_our_own_backend_comes_in_by_the_same_door() -> None:
