@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
+BENCH := .bench
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 MONTHS ?= 5
@@ -23,10 +24,11 @@ $(UV):
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
+# Installs a lock into the environment that the target is in.
 define install
-	$(UV) pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r $(1)
-	$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements/datasets.txt
-	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	$(UV) pip install --quiet --python $(@D)/bin/python --compile-bytecode --require-hashes -r $(1)
+	$(UV) pip install --quiet --python $(@D)/bin/python --no-deps --require-hashes -r requirements/datasets.txt
+	$(UV) pip install --quiet --python $(@D)/bin/python --no-deps --no-build-isolation -e .
 	@touch $@
 endef
 
@@ -37,6 +39,13 @@ $(VENV)/.runtime: $(UV) requirements/runtime.txt requirements/datasets.txt pypro
 $(VENV)/.dev: $(UV) requirements/dev.txt requirements/datasets.txt pyproject.toml
 	@echo "Installing the locked packages with the test tools (once, about two minutes)"
 	$(call install,requirements/dev.txt)
+
+$(BENCH)/pyvenv.cfg: $(UV)
+	$(UV) venv --quiet --clear --python $(BIN)/python $(BENCH)
+
+$(BENCH)/.done: $(BENCH)/pyvenv.cfg requirements/bench.txt requirements/datasets.txt pyproject.toml
+	@echo "Installing the official providers into an environment of their own (once, about three minutes)"
+	$(call install,requirements/bench.txt)
 
 demo: $(VENV)/.runtime ## the whole loop on real flights; MONTHS=5 (January and 4 more), FRESH=1 starts afresh
 	$(BIN)/python docs/demo run --months $(MONTHS) $(if $(FRESH),--fresh)
@@ -66,6 +75,8 @@ LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-h
 lock: $(UV) ## write the locks anew
 	$(LOCK) --all-extras --group build pyproject.toml -o requirements/runtime.txt
 	$(LOCK) --all-extras --group dev -c requirements/runtime.txt pyproject.toml -o requirements/dev.txt
+	cp requirements/dev.txt requirements/bench.txt # what both need stays the same as far as the official providers allow
+	$(LOCK) $(foreach platform,kubernetes sagemaker vertex,--extra $(platform)) --group bench pyproject.toml -o requirements/bench.txt
 	$(LOCK) --no-deps requirements/datasets.in -o requirements/datasets.txt
 
 bench-imports: $(VENV)/.dev ## what our imports and templates cost beside Airflow's own
@@ -74,8 +85,8 @@ bench-imports: $(VENV)/.dev ## what our imports and templates cost beside Airflo
 bench-drift: $(VENV)/.dev ## the drift engine beside a plain scan and scipy; ROWS=1000000
 	@$(BIN)/python benchmarks/drift.py
 
-bench-jobs: $(VENV)/.dev ## a thousand deferred jobs beside the official KubernetesJobOperator; about four minutes
-	@$(BIN)/python benchmarks/jobs.py
+bench-jobs: $(BENCH)/.done ## a thousand deferred jobs beside the official operators of Kubernetes, SageMaker and Vertex AI; about ten minutes
+	@$(BENCH)/bin/python -m benchmarks.jobs
 
 bench-gateway: $(VENV)/.dev ## requests and times to answer beside `mlflow models serve`
 	@$(BIN)/python benchmarks/gateway.py
@@ -84,4 +95,4 @@ compose-env: $(VENV)/.runtime ## write .env with fresh secrets for docker-compos
 	$(BIN)/python docs/demo/secrets_file.py
 
 clean: ## delete caches and the virtual environment
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -62,8 +62,9 @@ class Run:
         self._order = "stop"
 
     def wait(self) -> None:
-        """Wait for its end."""
-        self._thread.join(30)
+        """Wait for its end, if it was ever started."""
+        if self._thread.is_alive():
+            self._thread.join(30)
 
     def _live(self) -> None:
         limits, is_spot = self.job.get("StoppingCondition", {}), self.job.get("EnableManagedSpotTraining", False)

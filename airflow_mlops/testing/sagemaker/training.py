@@ -31,6 +31,12 @@ class Training:
 
     def create_training_job(self, body: Json) -> Json:
         """Take a name that was never used, and start the job."""
+        run = self.add(body)
+        run.start()
+        return {"TrainingJobArn": run.job["TrainingJobArn"]}
+
+    def add(self, body: Json) -> Run:
+        """Take a name that was never used. The job waits until it is started."""
         name = body["TrainingJobName"]
         arn = f"arn:aws:sagemaker:{self._region}:{ACCOUNT}:training-job/{name}"
         with self._world.lock:
@@ -41,10 +47,8 @@ class Training:
             now = datetime.now(UTC)
             model = f"{body['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{name}/output/model.tar.gz"
             known = {"TrainingJobArn": arn, "CreationTime": now, "ModelArtifacts": {"S3ModelArtifacts": model}}
-            run = Run(self._world, self._region, {**body, **known})
-            self.runs[name] = run
-        run.start()
-        return {"TrainingJobArn": arn}
+            run = self.runs[name] = Run(self._world, self._region, {**body, **known})
+            return run
 
     def describe_training_job(self, body: Json) -> Json:
         """Return everything about a job but its tags."""
