@@ -7,6 +7,10 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
 
 _HOME = tempfile.mkdtemp(prefix="airflow-mlops-tests-")
 os.environ["AIRFLOW_HOME"] = _HOME

@@ -322,6 +322,7 @@ TRAINER = [
     (described("Suspended/Suspended", suspend=True), PENDING, "Suspended"),
     (described("Complete/AllJobsCompleted"), SUCCEEDED, "Complete"),
     (described("Failed/FailedJobs"), FAILED, "Failed"),
+    (described("Failed/Complete"), FAILED, "Failed"),
     (described("Failed/DeadlineExceeded"), FAILED, "DeadlineExceeded"),
     (described("Failed/TrainingRuntimeNotSupported"), FAILED, "TrainingRuntimeNotSupported"),
     (described("Suspended/Suspended", suspend=True, is_ours=True, active=1), RUNNING, "Suspending"),

@@ -15,6 +15,8 @@ from typing import Any
 import census
 import pytest
 
+from airflow_mlops.core.connection import ConnectionInfo
+from airflow_mlops.platforms.mlflow import MLflowClient
 from airflow_mlops.testing.gateway import RunningGateway, running_gateway
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +57,8 @@ def platform(
     shutil.copytree(ROOT / "dags", dags, ignore=shutil.ignore_patterns("projects"), dirs_exist_ok=True)
     (dags / "projects").mkdir(exist_ok=True)
     (dags / "projects" / "census.json").write_text(census.project(root))
+    with MLflowClient(ConnectionInfo(host=mlflow_server)) as client:
+        client.delete_model("employment")  # another module's champion
     with running_gateway(root / "gateway") as gateway, pytest.MonkeyPatch.context() as patch:
         connections = {
             "MLFLOW_DEFAULT": {"conn_type": "mlflow", "host": mlflow_server},

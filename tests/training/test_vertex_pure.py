@@ -21,7 +21,7 @@ from airflow_mlops.training.backends.vertex_job import Place, custom_job, one_st
 from airflow_mlops.training.backends.vertex_log import nanoseconds, rfc3339, whole
 from airflow_mlops.training.backends.vertex_machine import FAMILIES, chosen, machine_spec
 from airflow_mlops.training.backends.vertex_options import VertexOptions, read_options
-from airflow_mlops.training.backends.vertex_start import mounted, secret_version
+from airflow_mlops.training.backends.vertex_start import environment, mounted, secret_version
 from airflow_mlops.training.backends.vertex_status import CODES, STATES, status_of
 from airflow_mlops.training.contract import FailureReason, JobState, Resources, TrainingSpec
 from airflow_mlops.training.pipelines.vertex import RunOptions, owner_in, owner_labels
@@ -356,3 +356,12 @@ def test_a_page_is_cut_where_no_line_is_lost() -> None:
     assert whole([], has_more=False) == []
     large = [entry(number, "x" * 400_000) for number in range(4)]
     assert whole(large, has_more=False) == large[:1]
+
+
+@pytest.mark.parametrize("variable", ["A-B", "Aé", "1A", ""])
+def test_a_name_that_no_shell_takes_is_refused(variable: str) -> None:
+    """A shell would print such a name together with its value, which may be a secret's."""
+    for fields in ({"env": {variable: "x"}}, {"secret_env": {variable: "token/latest"}}):
+        spec = TrainingSpec(("true",), image="image", **fields)
+        with pytest.raises(InvalidSpecError, match="cannot be a variable"):
+            environment(spec, "aml-x", OWNER, project="acme", report="gs://bucket/report.json")

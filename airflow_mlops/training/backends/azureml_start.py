@@ -51,7 +51,7 @@ THEIRS = (
 """What Azure sets for its own tracking. Its token must not stay beside another server's address: it would go there."""
 
 _SECRET = re.compile(r"https://[\w.:-]+/secrets/[A-Za-z0-9-]+(/[0-9a-f]+)?|[A-Za-z0-9-]+/[A-Za-z0-9-]+")
-_VARIABLE = re.compile(r"[A-Za-z_]\w*")
+_VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
 def start_line(spec: TrainingSpec, *, distribution: str, mounted: bool, vault: str) -> str:

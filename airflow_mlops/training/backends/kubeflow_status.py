@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_mlops.training.backends.kubernetes_job import CANCELLED
-from airflow_mlops.training.backends.kubernetes_status import condition
+from airflow_mlops.training.backends.kubernetes_status import FAILURES, condition
 from airflow_mlops.training.contract import FailureReason, JobState, JobStatus
 
 Json = dict[str, Any]
@@ -53,7 +53,7 @@ def train_job_word(train_job: Json) -> str:
         return "Complete"
     if failed := condition(train_job, "Failed"):
         reason = failed.get("reason", "")
-        return "Cancelled" if is_ours(train_job) else reason if reason in STATES else "Failed"
+        return "Cancelled" if is_ours(train_job) else reason if STATES.get(reason) in FAILURES else "Failed"
     if train_job["metadata"].get("deletionTimestamp"):
         return "Deleting"
     if train_job["spec"].get("suspend"):

@@ -27,6 +27,7 @@ OWNER, DATA = "MLOPS_OWNER", "MLOPS_DATA"
 """Variables that only we read: the task that owns the job, and the data versions it is trained on."""
 
 MOST_VARIABLES = 100
+_VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)  # else a shell prints name and value, a secret's too
 MOUNT = "/gcs/"
 MASTER_PORT = 29500
 
@@ -101,6 +102,8 @@ def environment(
         wanted = {variable: secret_version(secret, project) for variable, secret in spec.secret_env.items()}
         own[SECRETS] = _compact(wanted)
     found = {"PYTHONUNBUFFERED": "1", **spec.env, **own}
+    if bad := [key for key in (*found, *spec.secret_env) if not _VARIABLE.fullmatch(key)]:
+        raise InvalidSpecError(f"{bad[0]!r} cannot be a variable. Use ASCII letters, digits and '_'.")
     if len(found) > MOST_VARIABLES:
         raise InvalidSpecError(f"The job has {len(found)} variables; Vertex AI takes {MOST_VARIABLES}. Pass a file.")
     return [{"name": key, "value": str(value)} for key, value in found.items() if key not in spec.secret_env]
