@@ -85,7 +85,7 @@ bench-imports: $(VENV)/.dev ## what our imports and templates cost beside Airflo
 bench-drift: $(VENV)/.dev ## the drift engine beside a plain scan and scipy; ROWS=1000000
 	@$(BIN)/python benchmarks/drift.py
 
-bench-jobs: $(BENCH)/.done ## a thousand deferred jobs beside the official operators of Kubernetes, SageMaker and Vertex AI; about ten minutes
+bench-jobs: $(BENCH)/.done ## a thousand deferred jobs beside the official operators of Kubernetes, SageMaker and Vertex AI; about twelve minutes
 	@$(BENCH)/bin/python -m benchmarks.jobs
 
 bench-gateway: $(VENV)/.dev ## requests and times to answer beside `mlflow models serve`
