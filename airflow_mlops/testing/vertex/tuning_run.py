@@ -33,16 +33,18 @@ ACTIVE, TRIAL_SUCCEEDED, INFEASIBLE = 2, 4, 5
 
 
 class TrialRun(CustomRun):
-    """The CustomJob of a trial."""
+    """The CustomJob of a trial. Only what its first node measures counts."""
 
     trial = ""
     metric = ""
     metric_file = Path()
 
     def _environment(self, spec: Any, folder: Path) -> dict[str, str]:
-        self.metric_file = folder / "hypertune" / "output.metrics"
+        own = folder / "hypertune" / "output.metrics"
+        if folder.name.endswith("-0-0"):
+            self.metric_file = own
         told = {"CLOUD_ML_TRIAL_ID": self.trial, "CLOUD_ML_HP_METRIC_TAG": self.metric}
-        return {**super()._environment(spec, folder), **told, "CLOUD_ML_HP_METRIC_FILE": str(self.metric_file)}
+        return {**super()._environment(spec, folder), **told, "CLOUD_ML_HP_METRIC_FILE": str(own)}
 
     def measurements(self) -> list[tuple[int, float]]:
         """Return steps and values that the program wrote, in the order of the steps."""
