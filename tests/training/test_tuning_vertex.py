@@ -317,6 +317,19 @@ def test_a_failed_search_has_the_first_failed_trial_s_last_lines(backend: Vertex
     assert status.detail.endswith("ValueError: no rows")
 
 
+def test_a_search_whose_machines_were_taken_away_may_be_tried_again(fake: VertexFake, backend: VertexTuning) -> None:
+    """When no trial on SPOT machines survives, it is the platform's fault and not the program's."""
+    handle = backend.submit(spec("sleep 60", training={"spot": True}), name="aml-x", owner=OWNER)
+    end = time.monotonic() + 10
+    while [job["state"] for job in fake.jobs()] != [3, 3]:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    for found in fake.jobs():
+        fake.preempt(found["name"])
+    status = until(backend, handle, JobState.FAILED)
+    assert (status.reason, "STOCKOUT" in status.detail) == (FailureReason.PLATFORM, True)
+
+
 @pytest.mark.parametrize("report", ['{"metrics": {"auc": NaN}}', '{"metrics": {"loss": 1}}', "no json"])
 def test_a_trial_without_the_metric_has_failed(backend: VertexTuning, report: str) -> None:
     """It says so in its log, which the search's failure shows."""

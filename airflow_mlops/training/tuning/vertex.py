@@ -132,7 +132,8 @@ class VertexTuning:
         detail = f"{status.detail} Trial {trial['id']}: {own.detail or trial.get('infeasible_reason', '')}"
         detail += f" Its last lines:\n{lines}" if lines else ""
         if status.reason is not FailureReason.TIMEOUT:
-            status = replace(status, reason=own.reason or status.reason)
+            taken_away = FailureReason.PLATFORM if own.state is JobState.PREEMPTED else own.reason
+            status = replace(status, reason=taken_away or status.reason)
         return replace(status, detail=detail)
 
     def _result(self, handle: JobHandle, job: Json, trial: Json) -> TrainingResult:
