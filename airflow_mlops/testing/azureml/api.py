@@ -185,10 +185,10 @@ class Api:
 
     def _cancel_job(self, name: str, query: Mapping[str, str], body: Any) -> tuple[int, Json]:
         self.store.order_end(name)
-        self._life(name).stop("cancel")
+        self.life(name).stop("cancel")
         return 202, {}
 
-    def _life(self, name: str) -> Life | SweepLife:
+    def life(self, name: str) -> Life | SweepLife:
         """Return the life of a job, or of a trial of a sweep."""
         if name in self.lives:
             return self.lives[name]
@@ -226,7 +226,7 @@ class Api:
     def _get_artifact(self, experiment: str, name: str, query: Mapping[str, str], body: Any) -> tuple[int, Json]:
         if self.store.job(name)["properties"]["experimentName"] != experiment:
             raise not_found(f"Run {name} in experiment {experiment}")
-        file = self._life(name).file(query["path"])
+        file = self.life(name).file(query["path"])
         if file is None:
             raise not_found(f"Artifact {query['path']}")
         return 200, {"contentUri": self.sign(file), "path": query["path"], "origin": "ExperimentRun"}

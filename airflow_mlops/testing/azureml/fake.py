@@ -155,7 +155,7 @@ class AzureMLFake:
 
     def preempt(self, name: str) -> None:
         """Take the nodes of a job away, as happens to low priority ones."""
-        self._api.lives[name].stop("preempt")
+        self._api.life(name).stop("preempt")
 
     def set_job(self, name: str, **properties: Any) -> None:
         """Write properties of a job, such as ``status="Paused"``, as the service would."""

@@ -30,7 +30,7 @@ from airflow_mlops.training.backends.azureml_job import (
 from airflow_mlops.training.backends.azureml_jobs import AzureMLJobs
 from airflow_mlops.training.backends.azureml_marks import DATA, read
 from airflow_mlops.training.backends.azureml_status import STATES, explained, told
-from airflow_mlops.training.contract import JobHandle, JobState, JobStatus
+from airflow_mlops.training.contract import FailureReason, JobHandle, JobState, JobStatus
 from airflow_mlops.training.tuning import azureml_trial
 from airflow_mlops.training.tuning.azureml_sweep import LACKS, PARAMETERS, sweep_job
 from airflow_mlops.training.tuning.contract import TunedTrial, TuningResult, TuningSpec
@@ -118,12 +118,14 @@ class AzureMLTuning(AzureMLJobs):
         except MlopsError:
             return found
         found = replace(found, billed_seconds=billed_seconds(job, runs))
-        failed = [run for run in runs if STATES.get(str(run.get("status"))) is JobState.FAILED][:TOLD]
-        if found.state is not JobState.FAILED or not failed:
+        failed = [run for run in runs if STATES.get(str(run.get("status"))) is JobState.FAILED]
+        if found.state is not JobState.FAILED or found.reason is FailureReason.TIMEOUT or not failed:
             return found
-        lines = [f"Trial {run['runId']} failed: {told(run)[1]}" for run in failed]
-        reason = found.reason or explained(job, failed[0], status).reason
-        return replace(found, detail="\n".join([found.detail, *lines]), reason=reason)
+        lines = [f"Trial {run['runId']} failed: {told(run)[1]}" for run in failed[:TOLD]]
+        reports = [explained(job, run, status) for run in failed]
+        is_preempted = all(report.state is JobState.PREEMPTED for report in reports)
+        state, reason = (JobState.PREEMPTED, FailureReason.NONE) if is_preempted else (found.state, _reason(reports))
+        return replace(found, state=state, detail="\n".join([found.detail, *lines]), reason=reason)
 
 
 def trial_of(run: Mapping[str, Any]) -> TunedTrial:
@@ -146,6 +148,11 @@ def billed_seconds(job: Json, runs: list[Json]) -> float | None:
     except (KeyError, ValueError, TypeError):
         return None
     return sum(max(0.0, span.total_seconds()) for span in spans) * nodes
+
+
+def _reason(reports: list[JobStatus]) -> FailureReason:
+    """Return why trials failed: the first reason that is told."""
+    return next((report.reason for report in reports if report.reason), FailureReason.NONE)
 
 
 def _value(tags: Mapping[str, Any]) -> float | None:
