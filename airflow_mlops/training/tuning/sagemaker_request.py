@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -56,8 +56,7 @@ def search_request(
     _refuse(spec, options)
     space = read_space(spec.space)
     lines = trial.trial_lines(spec.metric, space)
-    starter = partial(starting.start, after=lines, most_variables=trial.MOST_VARIABLES - len(trial.VARIABLES))
-    job = training.job_request(spec.training, name, owner, options, region, starter=starter)
+    job = training.job_request(spec.training, name, owner, options, region, starter=partial(_start, lines))
     return {
         "HyperParameterTuningJobName": name,
         "HyperParameterTuningJobConfig": _config(spec, space, further),
@@ -97,6 +96,15 @@ def _refuse(spec: TuningSpec, options: SageMakerOptions) -> None:
         raise InvalidSpecError(
             f"The max_runtime of the search is {spec.max_runtime} s. SageMaker takes {SHORTEST_RUN} to {LONGEST_RUN} s."
         )
+
+
+def _start(
+    lines: Sequence[str], words: Iterable[str], steps: Iterable[str], environment: Mapping[str, str]
+) -> starting.Start:
+    """Return the start of a trial. What its own lines need comes first: SageMaker takes few variables."""
+    ordered = dict(sorted(environment.items(), key=lambda item: not item[0].startswith("MLOPS_")))
+    most = trial.MOST_VARIABLES - len(trial.VARIABLES)
+    return starting.start(words, steps, ordered, after=lines, most_variables=most)
 
 
 def _config(spec: TuningSpec, space: Space, further: SearchOptions) -> Json:
