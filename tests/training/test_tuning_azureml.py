@@ -312,6 +312,16 @@ def test_node_0_reports_for_a_trial_of_two(workspace: Workspace, distribution: s
     assert all(trial.value == trial.parameters["x"] for trial in workspace.backend.collect(job).trials)
 
 
+def test_many_sweeps_are_read_from_the_list(own: Workspace) -> None:
+    """More than three are looked at with pages of sweeps alone, without their trials."""
+    jobs = [own.submit(search("sleep 60", max_trials=1)) for _ in range(5)]
+    own.fake.calls.reset()
+    assert set(own.backend.observe(jobs)) == set(jobs)
+    assert [call.verb for call in own.fake.calls.seen()] == ["ListJobs"]
+    for job in jobs:
+        own.backend.cancel(job)
+
+
 # How a metric reaches Azure
 
 
