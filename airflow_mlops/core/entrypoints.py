@@ -9,6 +9,7 @@ from airflow_mlops.core.errors import UnknownPluginError
 
 TRAINING_BACKENDS = "airflow_mlops.training_backends"
 PIPELINE_BACKENDS = "airflow_mlops.pipeline_backends"
+TUNING_BACKENDS = "airflow_mlops.tuning_backends"
 DEPLOYMENT_TARGETS = "airflow_mlops.deployment_targets"
 DATA_STORES = "airflow_mlops.data_stores"
 VALIDATORS = "airflow_mlops.validators"
@@ -17,6 +18,7 @@ MODEL_REGISTRIES = "airflow_mlops.model_registries"
 _KINDS = {
     TRAINING_BACKENDS: "training backend",
     PIPELINE_BACKENDS: "pipeline backend",
+    TUNING_BACKENDS: "tuning backend",
     DEPLOYMENT_TARGETS: "deployment target",
     DATA_STORES: "data store",
     VALIDATORS: "validator",

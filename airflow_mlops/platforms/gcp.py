@@ -41,6 +41,7 @@ class Kind:
 
 
 CUSTOM_JOBS = Kind("job", "custom_job", "customJobs")
+TUNING_JOBS = Kind("job", "hyperparameter_tuning_job", "hyperparameterTuningJobs")
 PIPELINE_JOBS = Kind("pipeline", "pipeline_job", "pipelineJobs")
 
 

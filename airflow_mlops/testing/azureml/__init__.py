@@ -10,9 +10,13 @@ Served: jobs (put, get, list, cancel), environments and components (put or publi
 children and artifacts; tokens for service principals (to Azure's own client library) and for jobs; a key vault. Jobs
 really run their command, a process a node, with the variables of PyTorch, MPI or TensorFlow.
 
+Sweeps run their trials, children with sampled values, a few at a time; Bayesian sampling is at random here, early
+termination ends nothing. A job logs to its tracking run over the REST API of MLflow, ``runs/log-batch`` alone, with the
+token of its run, which it can exchange for a new one.
+
 Not modelled, and refused: steps of pipelines that are no command component, inputs and outputs between steps. Not
 modelled, and silently absent: images (any name works), code snapshots, input mounts, quota, roles, rates, costs,
-schedules, sweeps. A pipeline runs its steps one after the other. That the service puts a job whose low-priority node
+schedules. A pipeline runs its steps one after the other. That the service puts a job whose low-priority node
 was taken away into its queue again is not modelled: it fails.
 """
 

@@ -14,8 +14,11 @@ from airflow_mlops.testing.azureml.command import Surroundings
 from airflow_mlops.testing.azureml.faults import Faults
 from airflow_mlops.testing.azureml.life import Life
 from airflow_mlops.testing.azureml.problems import Json, Problem, bad, not_found
-from airflow_mlops.testing.azureml.schema import ENVIRONMENT, JOB, check
+from airflow_mlops.testing.azureml.schema import ENVIRONMENT, check
 from airflow_mlops.testing.azureml.store import Store
+from airflow_mlops.testing.azureml.sweep import SweepLife
+from airflow_mlops.testing.azureml.sweep_schema import check as check_job
+from airflow_mlops.testing.azureml.tracking import logged
 
 VERSION = "2024-10-01"
 PAGE = 10
@@ -55,7 +58,10 @@ def route(method: str, path: str, routes: tuple[tuple[str, str, str], ...]) -> t
 
 @dataclass
 class Api:
-    """The workspace behind the wire. *computes* are its compute targets: name -> whether it is of low priority."""
+    """The workspace behind the wire. *computes* are its compute targets: name -> whether it is of low priority.
+
+    *issue* gives a token for the run of a job.
+    """
 
     store: Store
     faults: Faults
@@ -66,7 +72,8 @@ class Api:
     pending: float
     finalizing: float
     computes: Mapping[str, bool]
-    lives: dict[str, Life] = field(default_factory=dict)
+    issue: Callable[[str], Json]
+    lives: dict[str, Life | SweepLife] = field(default_factory=dict)
     _files: dict[str, Path] = field(default_factory=dict)
     _kept: list[Json] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -106,11 +113,11 @@ class Api:
         if not isinstance(body, dict) or set(body) != {"properties"}:
             raise bad("The body of a job has 'properties' and nothing else.")
         properties = body["properties"]
-        check(JOB, properties)
+        check_job(properties)
         if properties["jobType"] == "Pipeline":
             properties = self._resolved(properties)
         else:
-            self._known_environment(properties["environmentId"])
+            self._known_environment(properties.get("trial", properties)["environmentId"])
         if compute := properties.get("computeId"):
             self._known_compute(compute)
         with self._lock:
@@ -121,7 +128,8 @@ class Api:
 
     def _start(self, job: Json) -> None:
         times = {"pending": self.pending, "finalizing": self.finalizing}
-        life = Life(job, self.store, self.folder, self.around, self.sign, **times)
+        kind = SweepLife if job["properties"]["jobType"] == "Sweep" else Life
+        life = kind(job, self.store, self.folder, self.around, self.sign, **times)
         self.lives[job["name"]] = life
         life.start()
 
@@ -177,8 +185,15 @@ class Api:
 
     def _cancel_job(self, name: str, query: Mapping[str, str], body: Any) -> tuple[int, Json]:
         self.store.order_end(name)
-        self.lives[name].stop("cancel")
+        self.life(name).stop("cancel")
         return 202, {}
+
+    def life(self, name: str) -> Life | SweepLife:
+        """Return the life of a job, or of a trial of a sweep."""
+        if name in self.lives:
+            return self.lives[name]
+        sweep = self.lives[name.rpartition("_")[0]]
+        return sweep.trials[name] if isinstance(sweep, SweepLife) else sweep
 
     # Assets
 
@@ -201,20 +216,29 @@ class Api:
     # The data plane
 
     def _get_details(self, name: str, query: Mapping[str, str], body: Any) -> tuple[int, Json]:
-        return 200, {key: value for key, value in self.store.run(name).items() if key != "children"}
+        return 200, {key: value for key, value in self.store.run(name).items() if key not in ("children", "trials")}
 
     def _get_children(self, name: str, query: Mapping[str, str], body: Any) -> tuple[int, Json]:
-        found, start = self.store.run(name)["children"], int(query.get("continuationtoken", "0"))
+        found, start = self.store.children(name), int(query.get("continuationtoken", "0"))
         following = {"continuationToken": str(start + PAGE)} if start + PAGE < len(found) else {}
         return 200, {"value": found[start : start + PAGE], **following}
 
     def _get_artifact(self, experiment: str, name: str, query: Mapping[str, str], body: Any) -> tuple[int, Json]:
         if self.store.job(name)["properties"]["experimentName"] != experiment:
             raise not_found(f"Run {name} in experiment {experiment}")
-        file = self.lives[name].file(query["path"])
+        file = self.life(name).file(query["path"])
         if file is None:
             raise not_found(f"Artifact {query['path']}")
         return 200, {"contentUri": self.sign(file), "path": query["path"], "origin": "ExperimentRun"}
+
+    # What a job itself asks, with the token of its run
+
+    def _log_batch(self, run: str, query: Mapping[str, str], body: Any) -> tuple[int, Json]:
+        self.store.log(run, *logged(run, body))
+        return 200, {}
+
+    def _get_run_token(self, run: str, query: Mapping[str, str], body: Any) -> tuple[int, Json]:
+        return 200, {"token": self.issue(run)["access_token"]}
 
 
 def _fits(properties: Json, query: Mapping[str, str]) -> bool:

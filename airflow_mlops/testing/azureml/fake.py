@@ -25,6 +25,8 @@ WORKSPACE = (
     f"/subscriptions/{SUBSCRIPTION}/resourceGroups/test-rg"
     "/providers/Microsoft.MachineLearningServices/workspaces/test-ws"
 )
+EXPERIMENT = "77777777-8888-9999-0000-111111111111"
+"""Id of the only experiment; jobs may call it what they like."""
 COMPUTES = {"cpu": False, "cheap": True}
 """Compute targets of the workspace, and whether each is of low priority."""
 
@@ -63,6 +65,14 @@ class AzureMLFake:
         """The secrets of the key vault, whose addresses are ``<address>/secrets/<name>``."""
         return self._identities.vault
 
+    def shorten_run_tokens(self, seconds: float) -> None:
+        """Make the tokens that jobs are given for their tracking runs good for so long from now on."""
+        self._identities.run_token_seconds = seconds
+
+    def runs(self, name: str) -> list[Json]:
+        """Return the runs of a sweep's trials, with what they logged."""
+        return self._api.store.children(name)
+
     @property
     def msi_secret(self) -> str:
         """What the machine of a managed identity knows: its endpoint is ``<address>/msi/token``."""
@@ -91,7 +101,7 @@ class AzureMLFake:
         around = Surroundings(self._env, self._folder / "storage")
         store = Store(WORKSPACE, address)
         folder, times = self._folder / "jobs", (self._pending, self._finalizing)
-        api = Api(store, self.faults, folder, WORKSPACE, address, around, *times, COMPUTES)
+        api = Api(store, self.faults, folder, WORKSPACE, address, around, *times, COMPUTES, self._identities.issue_run)
         self._front = Front(api, self._identities, self.calls)
 
     def _env(self, name: str, properties: Json) -> dict[str, str]:
@@ -99,8 +109,9 @@ class AzureMLFake:
         kind = properties.get("identity", {}).get("identityType", "Managed")
         tracking = {
             "MLFLOW_TRACKING_URI": f"azureml://127.0.0.1:{self._listener.port}/mlflow/v1.0{WORKSPACE}",
-            "MLFLOW_TRACKING_TOKEN": "token-of-azure",
+            "MLFLOW_TRACKING_TOKEN": self._identities.issue_run(name)["access_token"],
             "MLFLOW_RUN_ID": name,
+            "MLFLOW_EXPERIMENT_ID": EXPERIMENT,
             "MLFLOW_EXPERIMENT_NAME": properties.get("experimentName", "Default"),
             "AZUREML_RUN_ID": name,
             "SSL_CERT_FILE": str(self.ca_file),
@@ -144,7 +155,7 @@ class AzureMLFake:
 
     def preempt(self, name: str) -> None:
         """Take the nodes of a job away, as happens to low priority ones."""
-        self._api.lives[name].stop("preempt")
+        self._api.life(name).stop("preempt")
 
     def set_job(self, name: str, **properties: Any) -> None:
         """Write properties of a job, such as ``status="Paused"``, as the service would."""

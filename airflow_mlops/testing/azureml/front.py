@@ -12,6 +12,7 @@ from typing import Any
 from airflow_mlops.testing.azureml.api import ARM_ROUTES, HISTORY_ROUTES, VERSION, Api, route
 from airflow_mlops.testing.azureml.identity import TENANT, Identities
 from airflow_mlops.testing.azureml.problems import Json, Problem, bad
+from airflow_mlops.testing.azureml.tracking import tracking_verb
 from airflow_mlops.testing.kubernetes.calls import Call, Calls
 from airflow_mlops.testing.kubernetes.faults import ConnectionLost
 from airflow_mlops.testing.kubernetes.front import Answer
@@ -61,6 +62,9 @@ class Front:
         self, method: str, path: str, query: dict[str, str], headers: Mapping[str, str]
     ) -> tuple[str, list[str]]:
         """Return the verb of a request, and take the version out of its query."""
+        if (tracked := tracking_verb(method, path, self.api.workspace)) is not None:
+            verb, run = tracked
+            return verb, [self.identities.require_run(headers, run)]
         is_history = path.startswith("/history/v1.0")
         base = f"/history/v1.0{self.api.workspace}/" if is_history else f"{self.api.workspace}/"
         self.identities.require(headers, STUDIO if is_history else ARM)

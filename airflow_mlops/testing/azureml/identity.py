@@ -27,6 +27,8 @@ class Identities:
         self.vault: dict[str, str] = {}
         self._lock = threading.Lock()
         self._audiences: dict[str, str] = {}
+        self._ends: dict[str, float] = {}
+        self.run_token_seconds = 3600.0
 
     def configuration(self, address: str) -> Json:
         """Return the description of who gives tokens.
@@ -77,6 +79,28 @@ class Identities:
             found = self._audiences.get(token)
         if found != audience:
             raise Problem(401, "InvalidAuthenticationToken", f"The access token is not for {audience}.")
+
+    def issue_run(self, run: str) -> Json:
+        """Return a new token for the tracking run of a job, which is no good for long."""
+        found = self.issue(f"run/{run}")
+        with self._lock:
+            self._ends[found["access_token"]] = time.monotonic() + self.run_token_seconds
+        return found
+
+    def require_run(self, headers: Mapping[str, str], run: str) -> str:
+        """Refuse who has no token for a tracking run that is still good; return the run. An empty *run* is any.
+
+        :raises Problem: 401
+        """
+        token = (headers.get("Authorization") or "").removeprefix("Bearer ")
+        with self._lock:
+            audience, end = self._audiences.get(token, ""), self._ends.get(token, 0.0)
+        known, _, found = audience.partition("/")
+        if known != "run" or run not in ("", found) or time.monotonic() > end:
+            raise Problem(
+                401, "InvalidAuthenticationToken", f"The access token is not for the run {run!r}, or too old."
+            )
+        return found
 
     def read_secret(self, name: str, headers: Mapping[str, str]) -> Json:
         """Return a secret of the vault.

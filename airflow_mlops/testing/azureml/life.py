@@ -88,7 +88,7 @@ class Life:
         self._store.move(self.name, "Running", startTimeUtc=now())
         if self._properties["jobType"] == "Pipeline":
             return self._steps()
-        limit = _seconds(self._properties.get("limits", {}).get("timeout", ""))
+        limit = seconds(self._properties.get("limits", {}).get("timeout", ""))
         return self._command(self.name, self._properties, limit)
 
     def _command(self, name: str, properties: Json, limit: float | None) -> Ending:
@@ -131,9 +131,10 @@ def step_job(step: Json, given: dict[str, str]) -> Json:
     return {"command": step["command"], "inputs": inputs}
 
 
-def _seconds(duration: str) -> float | None:
+def seconds(duration: str) -> float | None:
+    """Return the seconds of a duration as the API writes it, ``None`` for none."""
     found = re.fullmatch(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?", duration)
     if found is None:
         return None
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60.0 + seconds
+    days, hours, minutes, rest = (int(part or 0) for part in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60.0 + rest

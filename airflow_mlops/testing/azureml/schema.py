@@ -149,8 +149,7 @@ ENVIRONMENT = Object(
     }
 )
 CHANGEABLE = ("description", "tags", "displayName", "properties", "isArchived", "services", "notificationSetting")
-IMMUTABLE = sorted({name.rstrip("!") for kind in JOB.kinds.values() for name in kind} - set(CHANGEABLE))
-"""Properties that a job keeps for ever, by what the service says when one is to be changed."""
+"""Properties of a job that can be changed as long as it is there."""
 
 
 def check(kind: Any, value: Any, path: str = "properties") -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow_mlops.testing.azureml.problems import Json, bad, immutable, not_found
-from airflow_mlops.testing.azureml.schema import IMMUTABLE
+from airflow_mlops.testing.azureml.sweep_schema import IMMUTABLE
 
 DEFAULTS = {"experimentName": "Default"}
 FINAL = ("Completed", "Failed", "Canceled")
@@ -27,6 +27,7 @@ class Store:
         self._lock = threading.RLock()
         self._jobs: dict[str, Json] = {}
         self._runs: dict[str, Json] = {}
+        self._trials: set[str] = set()
         self.environments: dict[str, Json] = {}
         self.components: dict[str, Json] = {}
 
@@ -87,9 +88,51 @@ class Store:
             return copy.deepcopy(self._jobs[name])
 
     def jobs(self) -> list[Json]:
-        """Return all jobs, newest first."""
+        """Return all jobs, newest first. Trials of a sweep are told of by their sweep alone."""
         with self._lock:
-            return copy.deepcopy(list(reversed(self._jobs.values())))
+            return copy.deepcopy([job for name, job in reversed(self._jobs.items()) if name not in self._trials])
+
+    def put_trial(self, sweep: str, name: str, properties: Json) -> Json:
+        """Keep the job of a sweep's trial, and name it among the sweep's children."""
+        with self._lock:
+            self._trials.add(name)
+            self._runs[sweep].setdefault("trials", []).append(name)
+            return self.put_job(name, properties)[0]
+
+    def children(self, name: str) -> list[Json]:
+        """Return the runs of a pipeline's steps or of a sweep's trials.
+
+        :raises Problem: 404
+        """
+        with self._lock:
+            run = self.run(name)
+            return [self.run(trial) for trial in run.get("trials", ())] or list(run["children"])
+
+    def log(self, name: str, metrics: Json, tags: Json) -> None:
+        """Keep what a job logged to its run; of a metric the last value.
+
+        :raises Problem: 404
+        """
+        with self._lock:
+            kept = self.run(name)
+            self._runs[name] |= {
+                "metrics": {**kept.get("metrics", {}), **metrics},
+                "tags": {**kept.get("tags", {}), **tags},
+            }
+
+    def name_best(self, name: str, trials: list[str]) -> None:
+        """Write which trial of a sweep is the best, if any logged the metric and completed."""
+        with self._lock:
+            kept = self._jobs[name]["properties"]
+            metric, goal = kept["objective"]["primaryMetric"], kept["objective"]["goal"]
+            values = {
+                trial: self._runs[trial]["metrics"][metric]
+                for trial in trials
+                if self.status(trial) == "Completed" and metric in self._runs[trial].get("metrics", {})
+            }
+            if values:
+                best = (max if goal == "Maximize" else min)(values, key=lambda trial: values[trial])
+                kept["properties"] |= {"best_child_run_id": best, "score": str(values[best])}
 
     def status(self, name: str) -> str:
         """Return the word for what a job is doing, an empty one when it is gone."""

@@ -12,7 +12,8 @@ training with interruptions and the limits of time; metric definitions; checkpoi
 
 Not modelled, and silently absent: images (any name works, nothing is pulled), VPC, KMS, network isolation, rights
 beyond a valid signature, warm pools, debuggers and profilers. ``/opt/ml`` is a private folder: see
-:mod:`airflow_mlops.testing.sagemaker.node`.
+:mod:`airflow_mlops.testing.sagemaker.node`. Tuning jobs and what is not modelled of them:
+:mod:`airflow_mlops.testing.sagemaker.tuning` and ``tuning_search`` beside it.
 """
 
 from __future__ import annotations

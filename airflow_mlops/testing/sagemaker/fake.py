@@ -59,6 +59,8 @@ class SageMakerFake:
         """End the server and every process of a job."""
         self._listener.crash()
         self.world.pace.grace = 0.2
+        for tuning in self._front.tunings.values():
+            tuning.end()
         for training, pipelines in self._front.regions():
             for execution in pipelines.executions.values():
                 execution.stop()
@@ -111,6 +113,21 @@ class SageMakerFake:
         steps = [{"Name": step, "Type": "Training", "Arguments": _step(scripts[step], known)} for step in scripts]
         definition = {"Version": "2020-12-01", "Parameters": known, "Steps": steps}
         self._front.region(REGION)[1].add(name, definition)
+
+    def searches(self) -> dict[str, Json]:
+        """Return every tuning job that was ever made, by name, as ``DescribeHyperParameterTuningJob`` tells it."""
+        return {name: search.told() for name, search in self._front.tuning(REGION).searches.items()}
+
+    def set_search(self, name: str, **fields: Any) -> None:
+        """Write fields of a tuning job, such as ``HyperParameterTuningJobStatus``, as the service would."""
+        self._front.tuning(REGION).searches[name].set_fields(**fields)
+
+    def add_program(self, name: str, script: str) -> None:
+        """Put a program into the images of all jobs, such as the ``train`` that tuning jobs start."""
+        file = self.world.folder / "image" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(script)
+        file.chmod(0o755)
 
     def forget_tokens(self) -> None:
         """Forget which requests started an execution, as the service does after a while."""

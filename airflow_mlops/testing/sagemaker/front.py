@@ -17,6 +17,7 @@ from airflow_mlops.testing.sagemaker.schema import answer_body, check_request
 from airflow_mlops.testing.sagemaker.signature import Signed, check_signature
 from airflow_mlops.testing.sagemaker.tokens import assume_role
 from airflow_mlops.testing.sagemaker.training import Training
+from airflow_mlops.testing.sagemaker.tuning import SEARCH, TUNING, Tuning
 from airflow_mlops.testing.sagemaker.world import World
 
 TARGETS = {"SageMaker": "sagemaker", "Logs_20140328": "logs", "secretsmanager": "secretsmanager"}
@@ -25,6 +26,7 @@ SERVED = {
         *("CreateTrainingJob", "DescribeTrainingJob", "ListTrainingJobs", "StopTrainingJob", "Search"),
         *("DescribePipeline", "StartPipelineExecution", "DescribePipelineExecution", "ListPipelineExecutions"),
         *("ListPipelineExecutionSteps", "StopPipelineExecution"),
+        *TUNING,
     ),
     "logs": ("DescribeLogStreams", "GetLogEvents", "FilterLogEvents"),
     "secretsmanager": ("GetSecretValue",),
@@ -38,6 +40,7 @@ class Front:
         self._world, self._faults = world, faults
         self.calls = Calls()
         self._regions: dict[str, tuple[Training, Pipelines]] = {}
+        self.tunings: dict[str, Tuning] = {}
         self._lock = threading.Lock()
 
     def region(self, name: str) -> tuple[Training, Pipelines]:
@@ -51,6 +54,12 @@ class Front:
     def regions(self) -> list[tuple[Training, Pipelines]]:
         """Return those of every region that was asked."""
         return list(self._regions.values())
+
+    def tuning(self, name: str) -> Tuning:
+        """Return the searches of a region."""
+        training = self.region(name)[0]
+        with self._lock:
+            return self.tunings.setdefault(name, Tuning(training, name))
 
     def answer(self, method: str, target: str, headers: Mapping[str, str], raw: bytes) -> Answer | None:
         """Answer one request; ``None`` when its answer is lost."""
@@ -84,6 +93,8 @@ class Front:
         return Answer(200, json.dumps(answer).encode(), {"Content-Type": "application/x-amz-json-1.1"})
 
     def _do(self, service: str, operation: str, region: str, body: Json) -> Json:
+        if SEARCH in operation or body.get("Resource") == SEARCH:
+            return self.tuning(region).do(operation, body)
         training, pipelines = self.region(region)
         if operation == "Search":
             return self._search(training, pipelines, body)

@@ -117,7 +117,7 @@ class Node:
         role, secret = self._world.new_key()
         given = {key: self._local(value) for key, value in self._job.get("Environment", {}).items()}
         return {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": f"{self._world.folder / 'image'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "TRAINING_JOB_NAME": self._job["TrainingJobName"],
             "TRAINING_JOB_ARN": self._job["TrainingJobArn"],
             "AWS_ACCESS_KEY_ID": role,

@@ -13,6 +13,8 @@ from airflow_mlops.testing.vertex.problems import Json, Problem, bad
 from airflow_mlops.testing.vertex.rules import check_custom_job, check_pipeline_job
 from airflow_mlops.testing.vertex.schema import parse, protobuf_json
 from airflow_mlops.testing.vertex.store import Store
+from airflow_mlops.testing.vertex.tuning_rules import check_tuning_job
+from airflow_mlops.testing.vertex.tuning_run import TuningRun
 
 
 class Api:
@@ -32,6 +34,11 @@ class Api:
             check_custom_job(job)
             entry = self.store.add(project, region, collection, job)
             entry.run = CustomRun(self.store, entry, replace(self.around))
+        elif collection == "hyperparameterTuningJobs":
+            job = parse("HyperparameterTuningJob", body)
+            check_tuning_job(job)
+            entry = self.store.add(project, region, collection, job)
+            entry.run = TuningRun(self.store, entry, replace(self.around))
         else:
             job_id = query.get("pipelineJobId", "")
             job = parse("PipelineJob", body)

@@ -16,7 +16,8 @@ from airflow_mlops.testing.vertex.faults import Faults
 from airflow_mlops.testing.vertex.problems import Json, Problem, bad
 from airflow_mlops.testing.vertex.services import Services
 
-JOBS = r"/v1/projects/(?P<project>[^/]+)/locations/(?P<region>[^/]+)/(?P<collection>customJobs|pipelineJobs)"
+KINDS = "customJobs|pipelineJobs|hyperparameterTuningJobs"
+JOBS = rf"/v1/projects/(?P<project>[^/]+)/locations/(?P<region>[^/]+)/(?P<collection>{KINDS})"
 ROUTES = {
     "create": ("POST", re.compile(JOBS), ("pipelineJobId",)),
     "list": ("GET", re.compile(JOBS), ("filter", "pageSize", "pageToken", "readMask", "orderBy")),

@@ -15,7 +15,11 @@ from airflow_mlops.testing.vertex.filters import matcher
 from airflow_mlops.testing.vertex.problems import Json, Problem, bad
 from airflow_mlops.testing.vertex.schema import plain, read_mask
 
-MESSAGES = {"customJobs": "CustomJob", "pipelineJobs": "PipelineJob"}
+MESSAGES = {
+    "customJobs": "CustomJob",
+    "pipelineJobs": "PipelineJob",
+    "hyperparameterTuningJobs": "HyperparameterTuningJob",
+}
 FILTERS = ("labels", "state", "create_time", "display_name")
 PAGE, LARGEST_PAGE = 50, 100
 UNLISTED = {"pipelineJobs": ("jobDetail",)}

@@ -69,12 +69,12 @@ class SageMakerBackend:
             self._aws.call("sagemaker", "create_training_job", **body)
         except ConflictError:
             self._refuse_other(name, spec)
-        return self._handle(self._aws.region, name)
+        return self.handle(self._aws.region, name)
 
     def locate(self, name: str) -> JobHandle | None:
         """Return the job called *name* in the connection's region."""
         region = self._aws.region
-        return self._handle(region, name) if self._find(region, name) else None
+        return self.handle(region, name) if self._find(region, name) else None
 
     def observe(self, handles: Iterable[JobHandle]) -> Mapping[JobHandle, JobStatus]:
         """Look at one job with a request, at many of a region with a list; ask at most 20 of them why they ended."""
@@ -138,7 +138,7 @@ class SageMakerBackend:
         for page in self._aws.pages("sagemaker", "search", "Results", **query):
             for found in page:
                 if owner := owner_of(found["TrainingJob"].get("Tags") or ()):
-                    yield self._handle(self._aws.region, found["TrainingJob"]["TrainingJobName"]), owner
+                    yield self.handle(self._aws.region, found["TrainingJob"]["TrainingJobName"]), owner
 
     def read_log(self, handle: JobHandle, offset: int) -> tuple[str, int]:
         """Return what node 0 printed from *offset* on, and the offset to go on from."""
@@ -199,7 +199,8 @@ class SageMakerBackend:
         region, _, name = handle.job_id.rpartition("/")
         return region or self._aws.region, name
 
-    def _handle(self, region: str, name: str) -> JobHandle:
+    def handle(self, region: str, name: str) -> JobHandle:
+        """Return the handle of a job by its name."""
         console = next((CONSOLES[start] for start in CONSOLES if region.startswith(start)), "console.aws.amazon.com")
         page = f"https://{region}.{console}/sagemaker/home?region={region}#/jobs/{name}"
         return JobHandle(self.name, f"{region}/{name}", page)

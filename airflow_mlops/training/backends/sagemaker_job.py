@@ -12,7 +12,7 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from airflow_mlops.core.errors import InvalidSpecError
@@ -26,6 +26,7 @@ from airflow_mlops.training.backends.sagemaker_tags import tags_of
 from airflow_mlops.training.contract import TrainingSpec
 
 Json = dict[str, Any]
+Starter = Callable[..., starting.Start]
 
 SPEC, DATA = "mlops_spec", "mlops_data_"
 """Hyperparameters: the digest of the spec, and a data version for each input."""
@@ -37,9 +38,18 @@ DAY, LONGEST = 24 * 3600, 28 * 24 * 3600
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 
 
-def job_request(spec: TrainingSpec, name: str, owner: TaskIdentity, options: SageMakerOptions, region: str) -> Json:
+def job_request(
+    spec: TrainingSpec,
+    name: str,
+    owner: TaskIdentity,
+    options: SageMakerOptions,
+    region: str,
+    *,
+    starter: Starter = starting.start,
+) -> Json:
     """Return the fields of ``CreateTrainingJob``.
 
+    :param starter: makes the start of words, steps and variables
     :raises InvalidSpecError: the name or the spec cannot be a training job
     """
     if not _NAME.fullmatch(name):
@@ -49,7 +59,7 @@ def job_request(spec: TrainingSpec, name: str, owner: TaskIdentity, options: Sag
     if not spec.image:
         raise InvalidSpecError("A SageMaker job needs an image. Set image to one in ECR with the training program.")
     channels = _channels(spec, options)
-    start = _start(spec, name, options, channels, region)
+    start = _start(spec, name, options, channels, region, starter=starter)
     request: Json = {
         "TrainingJobName": name,
         "RoleArn": options.execution_role,
@@ -124,12 +134,18 @@ def _hyperparameters(spec: TrainingSpec, start: starting.Start) -> dict[str, str
 
 
 def _start(
-    spec: TrainingSpec, name: str, options: SageMakerOptions, channels: Mapping[str, str], region: str
+    spec: TrainingSpec,
+    name: str,
+    options: SageMakerOptions,
+    channels: Mapping[str, str],
+    region: str,
+    *,
+    starter: Starter,
 ) -> starting.Start:
     steps = [starting.REPORT, *starting.world_steps(spec.nodes)]
     steps += [starting.SECRETS] if spec.secret_env else []
     steps += [_fetch_step(variable, version) for variable, (version, _) in _fetches(spec, options).items()]
-    return starting.start(launch.command_line(spec), steps, _environment(spec, name, channels, options, region))
+    return starter(launch.command_line(spec), steps, _environment(spec, name, channels, options, region))
 
 
 def _environment(

@@ -14,7 +14,7 @@ import base64
 import gzip
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from airflow_mlops.core.errors import InvalidSpecError
@@ -78,7 +78,7 @@ UNPACK = (
     "sed 's/.* //;s/.u003d/=/g;s,\\\\/,/,g' | tr -d '\\n' | "
     'base64 -d | gzip -dc); eval "$x"'
 )
-"""Carries out what is packed: lines of shell, of which the last one sets the program and its arguments.
+"""Carries out what is packed: lines of shell, which at last set the program and its arguments.
 
 A writer of JSON may escape the ``=`` and ``/`` of base64.
 """
@@ -100,21 +100,29 @@ class Start:
     packed: dict[str, str] = field(default_factory=dict)
 
 
-def start(words: Iterable[str], steps: Iterable[str], environment: Mapping[str, str]) -> Start:
+def start(
+    words: Iterable[str],
+    steps: Iterable[str],
+    environment: Mapping[str, str],
+    *,
+    after: Sequence[str] = (),
+    most_variables: int = MOST_VARIABLES,
+) -> Start:
     """Return how to run *words* after *steps*, lines of shell, with *environment*.
 
+    :param after: lines of shell that may change the words, which are then ``$@``; with them everything is packed
     :raises InvalidSpecError: a variable has an impossible name, or it is too long even when it is packed
     """
     words, steps = list(words), list(steps)
     _refuse_names(environment)
-    small = dict(list(_small(environment).items())[:MOST_VARIABLES])
+    small = dict(list(_small(environment).items())[:most_variables])
     rest = {key: value for key, value in environment.items() if key not in small}
     entrypoint = ["sh", "-ec", FIRST, "mlops"]
     arguments = [*steps, "--", *words]
-    if not rest and len(arguments) <= MOST_WORDS and all(map(_is_word, arguments)):
+    if not rest and not after and len(arguments) <= MOST_WORDS and all(map(_is_word, arguments)):
         return Start(entrypoint, arguments, small)
     exports = [f"export {key}={shlex.quote(value)}" for key, value in rest.items()]
-    lines = [*exports, *steps, shlex.join(["set", "--", "packed", "--", *words])]
+    lines = [*exports, *steps, shlex.join(["set", "--", "packed", "--", *words]), *after]
     return Start(entrypoint, [UNPACK, "--"], small, _packs("\n".join(lines)))
 
 

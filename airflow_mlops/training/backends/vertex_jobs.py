@@ -31,7 +31,6 @@ LOST_ANSWER_PAUSES = (0.2, 0.5, 1.0, 2.0)
 DIRECT_LOOKS = 20
 """How many jobs that are not in the list of active ones are asked for alone in one look."""
 
-OURS = f'labels.{MANAGED}="{BY}"'
 BRIEF = ("name", "display_name", "state", "create_time", "start_time", "end_time", "error", "labels")
 """Fields of a job that tell what it is doing. Its spec, which is long, is left out."""
 
@@ -43,17 +42,14 @@ def id_of(job: Mapping[str, Any]) -> str:
     return str(job["name"]).rpartition("/")[2]
 
 
-def name_of(job: Mapping[str, Any]) -> str:
-    """Return the stable name of a job of ours, or nothing."""
-    return str((job.get("labels") or {}).get(NAME, ""))
-
-
 class VertexJobs:
     """What both kinds have in common: how they are found by id, listed and stopped."""
 
     kind: Kind
     word: str
     """What the words for its states begin with."""
+    label, by = NAME, BY
+    """The label that has the stable name, and the value of the one that says who made the job."""
 
     def __init__(self, api: GcpApi) -> None:
         self._api = api
@@ -79,11 +75,11 @@ class VertexJobs:
     def active(self, scope: str) -> list[Json]:
         """Return those of ours that have not ended, as far as a list tells."""
         going = " AND ".join(f'state!="{self.word}_{end}"' for end in ENDED)
-        return list(self._api.jobs(self.kind, scope, f"{OURS} AND {going}", BRIEF))
+        return list(self._api.jobs(self.kind, scope, f"{self._ours} AND {going}", BRIEF))
 
     def managed(self) -> Iterator[Json]:
         """Yield all of ours with all they have."""
-        return self._api.jobs(self.kind, self._api.scope, OURS)
+        return self._api.jobs(self.kind, self._api.scope, self._ours)
 
     def current(self, scope: str, job_id: str) -> Json | None:
         """Return the job that counts for whoever knows *job_id*."""
@@ -99,6 +95,14 @@ class VertexJobs:
             job = self.get(scope, job_id)
             if job is not None and not is_over(job) and not str(job["state"]).endswith("CANCELLING"):
                 raise
+
+    @property
+    def _ours(self) -> str:
+        return f'labels.{MANAGED}="{self.by}"'
+
+    def _name(self, job: Mapping[str, Any]) -> str:
+        """Return the stable name of a job of ours, or nothing."""
+        return str((job.get("labels") or {}).get(self.label, ""))
 
     def _by_id(self, scope: str, jobs: list[Json]) -> dict[str, Json]:  # noqa: ARG002 - where names are no ids it counts
         """Return, for each id, the job that counts."""
@@ -133,7 +137,7 @@ class CustomJobs(VertexJobs):
     def current(self, scope: str, job_id: str) -> Json | None:
         """Return the oldest job with the same name, and stop all others."""
         job = self.get(scope, job_id)
-        if job is None or not (name := name_of(job)):
+        if job is None or not (name := self._name(job)):
             return job
         oldest = self._settled(scope, [job, *self._named(scope, name)])
         return job if oldest is None or id_of(oldest) == job_id else self.get(scope, id_of(oldest))
@@ -141,7 +145,7 @@ class CustomJobs(VertexJobs):
     def cancel(self, scope: str, job_id: str) -> None:
         """Order the end of a job and of all with the same name."""
         job = self.get(scope, job_id)
-        name = name_of(job) if job else ""
+        name = self._name(job) if job else ""
         known = self._named(scope, name) if name else []
         for each in {id_of(each): each for each in [*known, *([job] if job else [])]}.values():
             if not is_over(each):
@@ -151,12 +155,12 @@ class CustomJobs(VertexJobs):
         """Return, for each id, the oldest job with the same name, and stop all others."""
         by_name: dict[str, list[Json]] = {}
         for job in jobs:
-            by_name.setdefault(name_of(job), []).append(job)
+            by_name.setdefault(self._name(job), []).append(job)
         oldest = {name: self._settled(scope, same) for name, same in by_name.items()}
-        return {id_of(job): oldest[name_of(job)] or job for job in jobs}
+        return {id_of(job): oldest[self._name(job)] or job for job in jobs}
 
     def _named(self, scope: str, name: str) -> list[Json]:
-        return list(self._api.jobs(self.kind, scope, f'labels.{NAME}="{name}"', BRIEF))
+        return list(self._api.jobs(self.kind, scope, f'labels.{self.label}="{name}"', BRIEF))
 
     def _settled(self, scope: str, jobs: Iterable[Json]) -> Json | None:
         """Return the oldest of jobs with one name, and stop the others."""
@@ -164,7 +168,7 @@ class CustomJobs(VertexJobs):
         ordered = sorted(known.values(), key=lambda job: (str(job.get("create_time")), id_of(job)))
         for stray in ordered[1:]:
             if not is_over(stray) and not str(stray["state"]).endswith("CANCELLING"):
-                log.warning("The job %s was started twice: %s is stopped.", name_of(stray), stray["name"])
+                log.warning("The job %s was started twice: %s is stopped.", self._name(stray), stray["name"])
                 super().cancel(scope, id_of(stray))
         return ordered[0] if ordered else None
 
