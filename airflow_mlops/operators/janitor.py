@@ -17,6 +17,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow_mlops.core.errors import InvalidSpecError, NotFoundError, PlatformUnavailableError
 from airflow_mlops.hooks.pipelines import PipelineHook
 from airflow_mlops.hooks.training import TrainingHook
+from airflow_mlops.hooks.tuning import TuningHook
 from airflow_mlops.operators.base import MlopsOperator, deployment_id
 from airflow_mlops.training.janitor import Answer, OwnedJob, Question
 from airflow_mlops.training.patrol import Backend, Look, Patrol, Stopped
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CancelOrphanedJobsOperator"]
 
-TRAINING, PIPELINE = "training", "pipeline"
+TRAINING, PIPELINE, TUNING = "training", "pipeline", "tuning"
 LOCAL = "local"
 FIELDS = {"kind", "backend", "conn_id"}
 
@@ -43,7 +44,7 @@ class CancelOrphanedJobsOperator(MlopsOperator):
     ``task_state`` and, if it is still active, ``why``; place -> reason. It is an XCom, too, when the task fails.
 
     :param backends: where to look: ``{"backend": name, "conn_id": connection}`` each; with ``"kind": "pipeline"`` for
-        pipeline runs
+        pipeline runs, with ``"kind": "tuning"`` for searches of tuning services
     :param patience: seconds for which a job must have been an orphan, at least 5
     :param report_only: report in ``would_cancel`` and cancel nothing
     :param stop_limit: seconds that a cancelled job has to end
@@ -148,9 +149,9 @@ def places(backends: Any) -> dict[str, Callable[[], Backend]]:
                 f"backends holds {entry!r}. Give {{'backend': name, 'conn_id': connection or None}} for each place."
             )
         kind, name, conn_id = entry.get("kind", TRAINING), str(entry["backend"]), entry.get("conn_id") or None
-        if kind not in (TRAINING, PIPELINE):
-            raise InvalidSpecError(f"backends holds {entry!r}: 'kind' is {TRAINING!r} or {PIPELINE!r}.")
-        place = ":".join(filter(None, (kind if kind == PIPELINE else "", name, conn_id)))
+        if kind not in (TRAINING, PIPELINE, TUNING):
+            raise InvalidSpecError(f"backends holds {entry!r}: 'kind' is {TRAINING!r}, {PIPELINE!r} or {TUNING!r}.")
+        place = ":".join(filter(None, (kind if kind != TRAINING else "", name, conn_id)))
         found[place] = partial(connect, kind, name, conn_id)
     return found
 
@@ -163,7 +164,7 @@ def connect(kind: str, backend: str, conn_id: str | None) -> Backend:
     try:
         if kind == PIPELINE:
             return PipelineHook(backend, conn_id).get_backend()
-        return TrainingHook(backend, conn_id).get_backend()
+        return (TuningHook if kind == TUNING else TrainingHook)(backend, conn_id).get_backend()
     except AirflowNotFoundException as error:
         raise NotFoundError(f"There is no connection {conn_id!r}. Add it under Admin > Connections.") from error
 

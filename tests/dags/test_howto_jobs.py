@@ -59,4 +59,5 @@ def test_the_janitor_of_the_how_to_sweeps(tmp_path: Path) -> None:
         "local",
         "kubernetes:k8s",
         "pipeline:kubeflow:kubeflow_pipelines_default",
+        "tuning:sagemaker:aws",
     }

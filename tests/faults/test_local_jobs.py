@@ -261,6 +261,7 @@ def test_a_restart_of_the_machine_is_a_preemption(backend, spec) -> None:
     record = started(backend)
     ended(backend, handle)
     folder = backend.workdir / "job"
+    until(lambda: not JobFolder(folder).alive())
     (folder / local_runner.EXIT).unlink()
     local_runner.write(folder / local_runner.STARTED, {**record, "boot": "another"})
     assert backend.observe([handle])[handle].state is JobState.PREEMPTED
