@@ -16,6 +16,3 @@ class TuningHook(JobHook):
     """
 
     group = TUNING_BACKENDS
-    default_conn_name = "mlops_tuning_default"
-    conn_type = "mlops_tuning"
-    hook_name = "MLOps tuning"

@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import tomllib
 from collections.abc import Iterator
-from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_mlops.core.entrypoints import TUNING_BACKENDS
 from airflow_mlops.core.errors import JobFailedError
 from airflow_mlops.operators.tuning import TuneModelOperator
 from airflow_mlops.testing.azureml import AzureMLFake, azureml_fake
 from airflow_mlops.testing.task_runner import run_task
 
 REPORT = 'printf \'{"metrics": {"auc": %s}, "model_uri": "models:/m-%s"}\' "$4" "$4" > "$MLOPS_OUTPUT"'
-
-
-@pytest.fixture(autouse=True)
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the entry points of this checkout count where an older version is installed."""
-    if entry_points(group=TUNING_BACKENDS):
-        return
-    project = Path(__file__).parents[2] / "pyproject.toml"
-    points = tomllib.loads(project.read_text())["project"]["entry-points"][TUNING_BACKENDS]
-    info = tmp_path / "site" / "airflow_mlops_tuning-1.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: airflow-mlops-tuning\nVersion: 1\n")
-    lines = [f"[{TUNING_BACKENDS}]", *(f"{name} = {value}" for name, value in points.items())]
-    (info / "entry_points.txt").write_text("\n".join(lines))
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    importlib.invalidate_caches()
 
 
 @pytest.fixture

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import tomllib
 from collections.abc import Iterator
-from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_mlops.core.entrypoints import TUNING_BACKENDS
 from airflow_mlops.core.errors import JobFailedError, PlatformUnavailableError, UnsupportedFeatureError
 from airflow_mlops.hooks.tuning import TuningHook
 from airflow_mlops.operators.tuning import TuneModelOperator
@@ -20,24 +15,8 @@ from airflow_mlops.testing.sagemaker import SageMakerFake, sagemaker_fake
 from airflow_mlops.testing.task_runner import DagRunMemory, run_task, run_trigger
 from airflow_mlops.training.contract import JobHandle
 
-PROJECT_FILE = Path(__file__).parents[2] / "pyproject.toml"
 CREATE = "CreateHyperParameterTuningJob"
 REPORT = 'echo "{\\"metrics\\": {\\"auc\\": $4}, \\"model_uri\\": \\"models:/m-$4\\"}" > $MLOPS_OUTPUT'
-
-
-@pytest.fixture(autouse=True)
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the entry points of this checkout count where an older version is installed."""
-    if entry_points(group=TUNING_BACKENDS):
-        return
-    points = tomllib.loads(PROJECT_FILE.read_text())["project"]["entry-points"][TUNING_BACKENDS]
-    info = tmp_path / "site" / "airflow_mlops_tuning-1.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: airflow-mlops-tuning\nVersion: 1\n")
-    lines = [f"[{TUNING_BACKENDS}]", *(f"{name} = {value}" for name, value in points.items())]
-    (info / "entry_points.txt").write_text("\n".join(lines))
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    importlib.invalidate_caches()
 
 
 @pytest.fixture
