@@ -107,9 +107,10 @@ def align(a: Cells, b: Cells) -> tuple[int, Ints, Ints, Ints]:
 
 
 def bounds(ids: Ints, level: int) -> tuple[Floats, Floats]:
-    """Return the smallest and the largest double of each cell."""
+    """Return the smallest and the largest double of each cell. None but that of zero itself reaches zero."""
     shift = EXACT - level
-    return _values(ids << shift), _values((ids << shift) | ((np.int64(1) << shift) - 1))
+    last = (ids << shift) | ((np.int64(1) << shift) - 1)
+    return _values(ids << shift), _values(last - (last == -1))  # -1 is the key of -0.0, which counts as 0.0
 
 
 def _keys(values: Floats) -> Ints:

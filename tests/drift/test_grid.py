@@ -85,3 +85,11 @@ def test_alignment_fills_what_a_side_lacks_with_zero() -> None:
     assert (x.sum(), y.sum()) == (30_000, 3)
     assert ids.size == x.size == y.size
     assert np.count_nonzero(y) == 2
+
+
+def test_zero_is_in_its_own_cell_alone() -> None:
+    """The coarse cell of the smallest negative numbers ends before zero, which a negative zero would equal."""
+    values = np.array([0.0, -1e-308])
+    cells = grid.coarsen(grid.count(values), 0)
+    low, high = grid.bounds(cells.ids, 0)
+    assert [int(((values >= a) & (values <= b)).sum()) for a, b in zip(low, high, strict=True)] == [1, 1]

@@ -22,6 +22,7 @@ from airflow_mlops.core.errors import (
 from airflow_mlops.hooks.training import TrainingHook
 from airflow_mlops.operators.pipelines import RunPipelineOperator
 from airflow_mlops.operators.training import TrainModelOperator
+from airflow_mlops.operators.tuning import TuneModelOperator
 from airflow_mlops.testing.sagemaker import SageMakerFake, sagemaker_fake
 from airflow_mlops.testing.task_runner import DagRunMemory, run_task, run_trigger
 from airflow_mlops.training.contract import JobHandle, JobState
@@ -253,7 +254,8 @@ def test_the_how_to_stands_as_it_is(fake: SageMakerFake) -> None:
     """Its tasks are taken by the service, field by field; only the image of the example is not here."""
     text = (Path(__file__).parents[2] / "docs/howto/sagemaker.md").read_text()
     blocks = [block.partition("```")[0] for block in text.split("```python\n")[1:]]
-    names: dict[str, Any] = {"TrainModelOperator": TrainModelOperator, "RunPipelineOperator": RunPipelineOperator}
+    operators = (TrainModelOperator, RunPipelineOperator, TuneModelOperator)
+    names: dict[str, Any] = {operator.__name__: operator for operator in operators}
     exec("\n".join(blocks), names)
     fake.add_pipeline("churn", {"fit": "true"}, [{"Name": "Epochs", "Type": "Integer"}])
     trained = run_task(names["train"])

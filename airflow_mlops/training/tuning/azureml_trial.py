@@ -75,8 +75,19 @@ def parts(text: str) -> dict[str, str]:
 
 def ran(command: list[str], env: dict[str, str]) -> int:
     """Return the exit code of a program, which gets the order to end that we get."""
+    running: list[subprocess.Popen[bytes]] = []
+    orders: list[int] = []  # an order may come before the program runs, or as it begins
+
+    def pass_on(order: int, _: object) -> None:
+        orders.append(order)
+        for process in running:
+            process.terminate()
+
+    signal.signal(signal.SIGTERM, pass_on)
     with subprocess.Popen(command, env=env) as process:
-        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        running.append(process)
+        if orders:
+            process.terminate()
         code = process.wait()
     return code if code >= 0 else 128 - code
 

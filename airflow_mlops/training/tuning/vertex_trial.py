@@ -83,13 +83,29 @@ def tell(path: str, metric: str, value: float, number: str) -> None:
         file.write(json.dumps(line, sort_keys=True) + "\n")
 
 
+def ran(command: list[str], env: dict[str, str]) -> int:
+    """Return the exit code of a program, which gets the order to end that we get, even as it begins."""
+    running: list[subprocess.Popen[bytes]] = []
+    orders: list[int] = []
+
+    def pass_on(order: int, _: object) -> None:
+        orders.append(order)
+        for process in running:
+            process.terminate()
+
+    signal.signal(signal.SIGTERM, pass_on)
+    with subprocess.Popen(command, env=env) as process:
+        running.append(process)
+        if orders:
+            process.terminate()
+        return process.wait()
+
+
 def main(words: list[str]) -> int:
     """Run the start command and return its exit code."""
     search, env = json.loads(os.environ["MLOPS_SEARCH"]), own(dict(os.environ))
     end = len(words) - 1 - words[::-1].index(MARK)
-    child = subprocess.Popen([*words[:end], *flags(words[end + 1 :], search["space"])], env=env)
-    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
-    code = child.wait()
+    code = ran([*words[:end], *flags(words[end + 1 :], search["space"])], env)
     if code or not is_first_node(env):
         return code if code >= 0 else 128 - code
     try:
