@@ -150,7 +150,7 @@ def test_who_gives_tokens_may_be_away(fake: AzureMLFake) -> None:
 )
 def test_what_an_error_means(fake: AzureMLFake, problem: Problem, error: type[Exception], said: str) -> None:
     """Its class says what the caller may do."""
-    fake.faults._add(9, "GetJob", problem)
+    fake.faults.refuse(9, problem, verb="GetJob")
     with pytest.raises(error, match=said):
         AzureMLClient(fake.connection()).job("x")
 

@@ -6,7 +6,7 @@ import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.testing.azureml.api import Api
@@ -16,9 +16,9 @@ from airflow_mlops.testing.azureml.front import Front
 from airflow_mlops.testing.azureml.identity import CLIENT, TENANT, Identities
 from airflow_mlops.testing.azureml.problems import Json
 from airflow_mlops.testing.azureml.store import Store
-from airflow_mlops.testing.kubernetes.calls import Calls
-from airflow_mlops.testing.kubernetes.certificates import write_certificates
-from airflow_mlops.testing.kubernetes.listener import Listener
+from airflow_mlops.testing.wire.calls import Calls
+from airflow_mlops.testing.wire.certificates import write_certificates
+from airflow_mlops.testing.wire.listener import Listener
 
 SUBSCRIPTION = "00000000-1111-2222-3333-444444444444"
 WORKSPACE = (
@@ -38,7 +38,7 @@ class AzureMLFake:
         self.ca_file, certificate = write_certificates(folder)
         self.calls, self.faults, self._identities = Calls(), Faults(), Identities()
         self._front: Front | None = None
-        self._listener = Listener(cast("Any", self), certificate)
+        self._listener = Listener(self, certificate)
         self._folder, self._pending, self._finalizing = folder, pending, finalizing
 
     def answer(self, method: str, target: str, headers: Mapping[str, str], raw: bytes) -> Any:

@@ -13,9 +13,8 @@ from airflow_mlops.testing.azureml.api import ARM_ROUTES, HISTORY_ROUTES, VERSIO
 from airflow_mlops.testing.azureml.identity import TENANT, Identities
 from airflow_mlops.testing.azureml.problems import Json, Problem, bad
 from airflow_mlops.testing.azureml.tracking import tracking_verb
-from airflow_mlops.testing.kubernetes.calls import Call, Calls
-from airflow_mlops.testing.kubernetes.faults import ConnectionLost
-from airflow_mlops.testing.kubernetes.front import Answer
+from airflow_mlops.testing.wire.calls import Call, Calls
+from airflow_mlops.testing.wire.listener import Answer, ConnectionLost
 
 ARM, STUDIO = "https://management.azure.com", "https://ml.azure.com"
 

@@ -8,7 +8,7 @@ import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.testing.kfp.api import Api
@@ -16,9 +16,9 @@ from airflow_mlops.testing.kfp.faults import Faults
 from airflow_mlops.testing.kfp.front import Front
 from airflow_mlops.testing.kfp.problems import Json
 from airflow_mlops.testing.kfp.store import Store
-from airflow_mlops.testing.kubernetes.calls import Calls
-from airflow_mlops.testing.kubernetes.certificates import write_certificates
-from airflow_mlops.testing.kubernetes.listener import Listener
+from airflow_mlops.testing.wire.calls import Calls
+from airflow_mlops.testing.wire.certificates import write_certificates
+from airflow_mlops.testing.wire.listener import Listener
 
 
 class KfpFake:
@@ -32,7 +32,7 @@ class KfpFake:
         self.calls, self.faults = Calls(), Faults()
         self._store = Store()
         self._api = Api(self._store, self.faults, folder, multi_user, tells_errors, pending_seconds, takes_run_ids)
-        self._listener = Listener(cast("Any", Front(self.token, self._api, self.calls)), certificate)
+        self._listener = Listener(Front(self.token, self._api, self.calls), certificate)
 
     @property
     def address(self) -> str:

@@ -10,9 +10,8 @@ from typing import Any
 
 from airflow_mlops.testing.kfp.api import Api, route
 from airflow_mlops.testing.kfp.problems import Json, Problem, bad_input
-from airflow_mlops.testing.kubernetes.calls import Call, Calls
-from airflow_mlops.testing.kubernetes.faults import ConnectionLost
-from airflow_mlops.testing.kubernetes.front import Answer
+from airflow_mlops.testing.wire.calls import Call, Calls
+from airflow_mlops.testing.wire.listener import Answer
 
 QUERIES = ("namespace", "experiment_id", "page_token", "page_size", "sort_by", "filter")
 
@@ -34,8 +33,6 @@ class Front:
         try:
             rpc, ids, query, body = self._read(method, target, headers, raw)
             found = self.api.faults.answer(rpc, lambda: (200, self.api.act(rpc, ids, query, body)))
-            if found is None:
-                raise ConnectionLost
             code = found[0]
             return Answer(code, json.dumps(found[1]).encode())
         except Problem as problem:

@@ -23,9 +23,9 @@ test writes their status. ``trainer`` has those of Kubeflow Trainer.
 
 from __future__ import annotations
 
-from airflow_mlops.testing.kubernetes.calls import Call, Calls
 from airflow_mlops.testing.kubernetes.fake import KubernetesFake, kubernetes_fake
 from airflow_mlops.testing.kubernetes.faults import Faults
 from airflow_mlops.testing.kubernetes.kinds import JOBS, PODS, Kind, custom_kind
+from airflow_mlops.testing.wire.calls import Call, Calls
 
 __all__ = ["kubernetes_fake", "KubernetesFake", "Faults", "Call", "Calls", "Kind", "JOBS", "PODS", "custom_kind"]

@@ -15,8 +15,6 @@ from typing import Any
 
 from airflow_mlops.core.extras import extra
 from airflow_mlops.testing.kubernetes.api import Api
-from airflow_mlops.testing.kubernetes.calls import Calls
-from airflow_mlops.testing.kubernetes.certificates import write_certificates
 from airflow_mlops.testing.kubernetes.cluster import Cluster
 from airflow_mlops.testing.kubernetes.conditions import put
 from airflow_mlops.testing.kubernetes.defaults import with_defaults
@@ -26,11 +24,13 @@ from airflow_mlops.testing.kubernetes.faults import Faults
 from airflow_mlops.testing.kubernetes.front import Front
 from airflow_mlops.testing.kubernetes.kinds import BUILT_IN, NAMESPACES, PODS, Kind
 from airflow_mlops.testing.kubernetes.kubelet import IMAGE_ENV
-from airflow_mlops.testing.kubernetes.listener import Listener
 from airflow_mlops.testing.kubernetes.listing import Listing
 from airflow_mlops.testing.kubernetes.problems import Json
 from airflow_mlops.testing.kubernetes.requests import Request
 from airflow_mlops.testing.kubernetes.store import Store
+from airflow_mlops.testing.wire.calls import Calls
+from airflow_mlops.testing.wire.certificates import write_certificates
+from airflow_mlops.testing.wire.listener import Listener
 
 
 class KubernetesFake:

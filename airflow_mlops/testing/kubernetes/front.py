@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from airflow_mlops.testing.kubernetes.api import Api
-from airflow_mlops.testing.kubernetes.calls import Call, Calls
-from airflow_mlops.testing.kubernetes.faults import ConnectionLost, Faults
+from airflow_mlops.testing.kubernetes.faults import Faults
 from airflow_mlops.testing.kubernetes.kinds import Kind
 from airflow_mlops.testing.kubernetes.kubelet import Kubelet
 from airflow_mlops.testing.kubernetes.listing import Listing
@@ -16,20 +15,11 @@ from airflow_mlops.testing.kubernetes.logs import pod_log
 from airflow_mlops.testing.kubernetes.problems import Json, Problem
 from airflow_mlops.testing.kubernetes.requests import Request, read_request
 from airflow_mlops.testing.kubernetes.store import Store
+from airflow_mlops.testing.wire.calls import Call, Calls
+from airflow_mlops.testing.wire.listener import Answer, ConnectionLost
 
 VERSION = {"major": "1", "minor": "37", "gitVersion": "v1.37.0-fake", "gitCommit": "", "gitTreeState": "clean"}
 VERSION |= {"buildDate": "", "goVersion": "", "compiler": "", "platform": "linux/amd64"}
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What goes over the wire: a whole body, or chunks as they come."""
-
-    code: int
-    body: bytes = b""
-    chunks: Iterator[bytes] | None = None
-    content_type: str = "application/json"
-    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass

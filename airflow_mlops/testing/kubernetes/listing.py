@@ -11,11 +11,12 @@ import secrets
 import time
 from collections.abc import Iterator
 
-from airflow_mlops.testing.kubernetes.faults import ConnectionLost, Faults
+from airflow_mlops.testing.kubernetes.faults import Faults
 from airflow_mlops.testing.kubernetes.problems import Json, Problem
 from airflow_mlops.testing.kubernetes.requests import Request
 from airflow_mlops.testing.kubernetes.selectors import Test, matcher
 from airflow_mlops.testing.kubernetes.store import Change, Store
+from airflow_mlops.testing.wire.listener import ConnectionLost
 
 WATCH_SECONDS = 1800
 SLICE_SECONDS = 0.5

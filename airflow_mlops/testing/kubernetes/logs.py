@@ -6,12 +6,13 @@ import datetime
 from collections.abc import Iterator
 
 from airflow_mlops.testing.kubernetes.container import Container, Line
-from airflow_mlops.testing.kubernetes.faults import ConnectionLost, Faults
+from airflow_mlops.testing.kubernetes.faults import Faults
 from airflow_mlops.testing.kubernetes.kinds import PODS
 from airflow_mlops.testing.kubernetes.kubelet import Kubelet
 from airflow_mlops.testing.kubernetes.problems import Json, Problem, not_modelled
 from airflow_mlops.testing.kubernetes.requests import Request
 from airflow_mlops.testing.kubernetes.store import Store
+from airflow_mlops.testing.wire.listener import ConnectionLost
 
 NOT_MODELLED = ("previous", "limitBytes", "stream")
 

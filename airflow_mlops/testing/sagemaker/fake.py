@@ -11,10 +11,10 @@ from typing import Any
 from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.testing.sagemaker.faults import Faults
 from airflow_mlops.testing.sagemaker.front import Front
-from airflow_mlops.testing.sagemaker.listener import Listener
 from airflow_mlops.testing.sagemaker.problems import Json
 from airflow_mlops.testing.sagemaker.storage import Storage
 from airflow_mlops.testing.sagemaker.world import ACCOUNT, Pace, World
+from airflow_mlops.testing.wire.listener import Listener
 
 REGION, BUCKET = "eu-test-1", "s3://ml-bucket"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/sagemaker-training"
@@ -27,7 +27,7 @@ class SageMakerFake:
         self.world = World(folder, Storage(folder / "buckets"), pace)
         self.faults = Faults()
         self._front = Front(self.world, self.faults)
-        self._listener = Listener(self._front.answer)
+        self._listener = Listener(self._front)
         self.calls = self._front.calls
         self.access_key, self.secret_key = self.world.new_key()
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import threading
+import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from airflow_mlops.testing.sagemaker.problems import Problem
+from airflow_mlops.testing.wire.faults import Rules
+from airflow_mlops.testing.wire.listener import ConnectionLost
 
 T = TypeVar("T")
-
-
-@dataclass
-class _Rule:
-    left: int
-    operation: str
-    problem: Problem | None
 
 
 class Faults:
@@ -26,8 +20,7 @@ class Faults:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._rules: list[_Rule] = []
+        self._rules = Rules()
         self.stale_lists = False
 
     def throttle(self, count: int, *, operation: str = "") -> None:
@@ -40,36 +33,20 @@ class Faults:
 
     def refuse(self, count: int, code: str, message: str, *, operation: str = "") -> None:
         """Refuse the next *count* requests with a code, such as ``ResourceLimitExceeded``."""
-        self._add(_Rule(count, operation, Problem(code, message)))
+        self._rules.add(count, operation, problem=Problem(code, message))
 
     def lose_answers(self, count: int, *, operation: str = "CreateTrainingJob") -> None:
         """Do what the next *count* requests ask for and close the connection without an answer."""
-        self._add(_Rule(count, operation, None))
+        self._rules.add(count, operation)
 
-    def answer(self, operation: str, act: Callable[[], T]) -> T | None:
-        """Carry out a request as the faults have it; ``None`` when its answer is lost.
+    def answer(self, operation: str, act: Callable[[], T]) -> T:
+        """Carry out a request as the faults have it.
 
         :raises Problem: it is refused
+        :raises ConnectionLost: its answer is lost, be it a refusal
         """
-        rule = self._taken(operation)
-        if rule is None:
+        if not self._rules.before(operation):
             return act()
-        if rule.problem is not None:
-            raise rule.problem
-        try:
+        with contextlib.suppress(Problem):
             act()
-        except Problem:
-            return None
-        return None
-
-    def _taken(self, operation: str) -> _Rule | None:
-        with self._lock:
-            for rule in self._rules:
-                if rule.left and rule.operation in {"", operation}:
-                    rule.left -= 1
-                    return rule
-        return None
-
-    def _add(self, rule: _Rule) -> None:
-        with self._lock:
-            self._rules.append(rule)
+        raise ConnectionLost

@@ -7,9 +7,7 @@ import re
 import threading
 from collections.abc import Mapping
 
-from airflow_mlops.testing.kubernetes.calls import Call, Calls
 from airflow_mlops.testing.sagemaker.faults import Faults
-from airflow_mlops.testing.sagemaker.listener import Answer
 from airflow_mlops.testing.sagemaker.lists import page
 from airflow_mlops.testing.sagemaker.pipelines import Pipelines
 from airflow_mlops.testing.sagemaker.problems import Json, Problem, invalid
@@ -19,6 +17,8 @@ from airflow_mlops.testing.sagemaker.tokens import assume_role
 from airflow_mlops.testing.sagemaker.training import Training
 from airflow_mlops.testing.sagemaker.tuning import SEARCH, TUNING, Tuning
 from airflow_mlops.testing.sagemaker.world import World
+from airflow_mlops.testing.wire.calls import Call, Calls
+from airflow_mlops.testing.wire.listener import Answer
 
 TARGETS = {"SageMaker": "sagemaker", "Logs_20140328": "logs", "secretsmanager": "secretsmanager"}
 SERVED = {
@@ -61,20 +61,23 @@ class Front:
         with self._lock:
             return self.tunings.setdefault(name, Tuning(training, name))
 
-    def answer(self, method: str, target: str, headers: Mapping[str, str], raw: bytes) -> Answer | None:
-        """Answer one request; ``None`` when its answer is lost."""
+    def answer(self, method: str, target: str, headers: Mapping[str, str], raw: bytes) -> Answer:
+        """Answer one request.
+
+        :raises ConnectionLost: its answer is lost
+        """
         operation = next((value for key, value in headers.items() if key.lower() == "x-amz-target"), "S3.GetObject")
         service, operation = TARGETS.get(operation.partition(".")[0], "s3"), operation.partition(".")[2]
         code = 0
         try:
             signed = check_signature(self._world.keys, method, self._world.address + target, headers, raw)
             answer = self._faults.answer(operation, lambda: self._act(operation, signed, method, target, raw))
-            code = answer.status if answer else 0
+            code = answer.code
         except Problem as problem:
             code = problem.status
             body = problem.xml() if service == "s3" else json.dumps(problem.body()).encode()
             kind = "application/xml" if service == "s3" else "application/x-amz-json-1.1"
-            answer = Answer(code, body, {"Content-Type": kind, "x-amzn-RequestId": "fake"})
+            answer = Answer(code, body, content_type=kind, headers={"x-amzn-RequestId": "fake"})
         finally:
             self.calls.add(Call(operation, service, "", "", code))
         return answer
@@ -90,7 +93,7 @@ class Front:
         body = json.loads(raw or b"{}")
         check_request(service, operation, body)
         answer = answer_body(service, operation, self._do(service, operation, signed.region, body))
-        return Answer(200, json.dumps(answer).encode(), {"Content-Type": "application/x-amz-json-1.1"})
+        return Answer(200, json.dumps(answer).encode(), content_type="application/x-amz-json-1.1")
 
     def _do(self, service: str, operation: str, region: str, body: Json) -> Json:
         if SEARCH in operation or body.get("Resource") == SEARCH:

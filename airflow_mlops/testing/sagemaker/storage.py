@@ -8,8 +8,8 @@ import tarfile
 import urllib.parse
 from pathlib import Path
 
-from airflow_mlops.testing.sagemaker.listener import Answer
 from airflow_mlops.testing.sagemaker.problems import Problem
+from airflow_mlops.testing.wire.listener import Answer
 
 
 class Storage:
@@ -58,4 +58,4 @@ class Storage:
         found = self._folder / urllib.parse.unquote(target.partition("?")[0]).lstrip("/")
         if not found.is_file():
             raise Problem("NoSuchKey", "The specified key does not exist.")
-        return Answer(200, found.read_bytes(), {"Content-Type": "application/octet-stream", "ETag": '"fake"'})
+        return Answer(200, found.read_bytes(), content_type="application/octet-stream", headers={"ETag": '"fake"'})

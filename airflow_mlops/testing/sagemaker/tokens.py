@@ -8,9 +8,9 @@ from __future__ import annotations
 import urllib.parse
 from datetime import UTC, datetime, timedelta
 
-from airflow_mlops.testing.sagemaker.listener import Answer
 from airflow_mlops.testing.sagemaker.problems import Problem
 from airflow_mlops.testing.sagemaker.world import World
+from airflow_mlops.testing.wire.listener import Answer
 
 XMLNS = "https://sts.amazonaws.com/doc/2011-06-15/"
 
@@ -28,6 +28,5 @@ def assume_role(world: World, raw: bytes) -> Answer:
     fields = {"AccessKeyId": key, "SecretAccessKey": secret, "SessionToken": "token", "Expiration": until}
     inner = "".join(f"<{name}>{value}</{name}>" for name, value in fields.items())
     body = f"<AssumeRoleResult><Credentials>{inner}</Credentials></AssumeRoleResult>"
-    return Answer(
-        200, f'<AssumeRoleResponse xmlns="{XMLNS}">{body}</AssumeRoleResponse>'.encode(), {"Content-Type": "text/xml"}
-    )
+    told = f'<AssumeRoleResponse xmlns="{XMLNS}">{body}</AssumeRoleResponse>'
+    return Answer(200, told.encode(), content_type="text/xml")

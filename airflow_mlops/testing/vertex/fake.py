@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from airflow_mlops.core.connection import ConnectionInfo
-from airflow_mlops.testing.kubernetes.calls import Calls
 from airflow_mlops.testing.vertex.api import Api
 from airflow_mlops.testing.vertex.custom_run import CustomRun, Surroundings
 from airflow_mlops.testing.vertex.faults import Faults
 from airflow_mlops.testing.vertex.front import Front
-from airflow_mlops.testing.vertex.listener import Listener
 from airflow_mlops.testing.vertex.problems import Json
 from airflow_mlops.testing.vertex.services import Services
 from airflow_mlops.testing.vertex.store import Entry, Store
+from airflow_mlops.testing.wire.calls import Calls
+from airflow_mlops.testing.wire.listener import Listener
 
 PROJECT, REGION, BUCKET = "acme-ml", "europe-west4", "acme-staging"
 

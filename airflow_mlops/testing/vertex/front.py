@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import re
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_mlops.testing.kubernetes.calls import Call, Calls
-from airflow_mlops.testing.kubernetes.faults import ConnectionLost
 from airflow_mlops.testing.vertex.api import Api
 from airflow_mlops.testing.vertex.faults import Faults
 from airflow_mlops.testing.vertex.problems import Json, Problem, bad
 from airflow_mlops.testing.vertex.services import Services
+from airflow_mlops.testing.wire.calls import Call, Calls
+from airflow_mlops.testing.wire.listener import Answer
 
 KINDS = "customJobs|pipelineJobs|hyperparameterTuningJobs"
 JOBS = rf"/v1/projects/(?P<project>[^/]+)/locations/(?P<region>[^/]+)/(?P<collection>{KINDS})"
@@ -31,8 +31,6 @@ ROUTES = {
 ALT = {"$alt": "json;enum-encoding=int"}
 """What the generated client adds to each request."""
 
-Answer = tuple[int, bytes, dict[str, str]]
-
 
 @dataclass
 class Front:
@@ -43,7 +41,7 @@ class Front:
     faults: Faults
     calls: Calls
 
-    def answer(self, method: str, target: str, headers: Json, raw: bytes) -> Answer:
+    def answer(self, method: str, target: str, headers: Mapping[str, str], raw: bytes) -> Answer:
         """Answer one request.
 
         :raises ConnectionLost: the connection must be closed instead
@@ -52,15 +50,14 @@ class Front:
         parts: Json = {}
         try:
             verb, parts, query = _read(method, target)
-            body = self.faults.answer(verb, parts.get("collection", verb), self._act(verb, parts, query, headers, raw))
+            act = self._act(verb, parts, query, dict(headers), raw)
+            body = self.faults.answer(verb, parts.get("collection", verb), act)
             code = 200
-            return code, body, {}
+            return Answer(code, body)
         except Problem as problem:
             code = problem.code
             retry = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
-            return code, json.dumps(problem.body()).encode(), retry
-        except ConnectionLost:
-            raise
+            return Answer(code, json.dumps(problem.body()).encode(), headers=retry)
         finally:
             resource, project = parts.get("collection", verb), parts.get("project", "")
             self.calls.add(Call(verb, resource, project, parts.get("job_id", ""), code))

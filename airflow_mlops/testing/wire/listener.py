@@ -1,4 +1,4 @@
-"""HTTP/1.1 over TLS on 127.0.0.1: a thread a connection, chunks for what is streamed, and a way to die like a process.
+"""HTTP/1.1 on 127.0.0.1: a thread a connection, chunks for what is streamed, and a way to die like a process.
 
 ``crash()`` closes the listener and cuts every connection off; ``start()`` afterwards listens on the same port.
 """
@@ -10,24 +10,55 @@ import http.server
 import select
 import socket
 import ssl
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from airflow_mlops.testing.kubernetes.faults import ConnectionLost
-from airflow_mlops.testing.kubernetes.front import Answer, Front
+from typing import Any, Protocol
 
 HANDSHAKE_SECONDS = 5
 
 
-class Listener:
-    """The server's socket and the connections it accepted."""
+class ConnectionLost(Exception):  # noqa: N818 - the connection ends without an answer
+    """The connection must be closed without a word."""
 
-    def __init__(self, front: Front, certificate: Path) -> None:
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes over the wire: a whole body, or chunks as they come."""
+
+    code: int
+    body: bytes = b""
+    chunks: Iterator[bytes] | None = None
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Front(Protocol):
+    """What is behind the socket; it outlives a crash of the listener."""
+
+    def answer(self, method: str, target: str, headers: Mapping[str, str], raw: bytes) -> Answer:
+        """Answer one request.
+
+        :param headers: looked up whatever the case of their names
+        :raises ConnectionLost: the connection must be closed instead
+        """
+        ...
+
+
+class Listener:
+    """The server's socket and the connections it accepted.
+
+    :param certificate: key and certificate for TLS; plain HTTP without
+    """
+
+    def __init__(self, front: Front, certificate: Path | None = None) -> None:
         self._front = front
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(certificate)
+        self._context: ssl.SSLContext | None = None
+        if certificate is not None:
+            self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._context.load_cert_chain(certificate)
         self._server: _Server | None = None
         self.port = 0
 
@@ -51,7 +82,7 @@ class _Server(http.server.ThreadingHTTPServer):
     request_queue_size = 128
     allow_reuse_address = True
 
-    def __init__(self, address: tuple[str, int], front: Front, context: ssl.SSLContext) -> None:
+    def __init__(self, address: tuple[str, int], front: Front, context: ssl.SSLContext | None) -> None:
         super().__init__(address, _Handler)
         self.front = front
         self.context = context
@@ -60,7 +91,11 @@ class _Server(http.server.ThreadingHTTPServer):
         self._lock = threading.Lock()
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Shake hands and serve, on the connection's own thread."""
+        """Serve on the connection's own thread; with TLS, shake hands first."""
+        if self.context is None:
+            with self._kept(request):
+                super().finish_request(request, client_address)
+            return
         request.settimeout(HANDSHAKE_SECONDS)
         with contextlib.suppress(OSError), self.context.wrap_socket(request, server_side=True) as wrapped:
             wrapped.settimeout(None)
@@ -69,8 +104,6 @@ class _Server(http.server.ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing about clients that went away; anything else is a fault of this server and is shown."""
-        import sys
-
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
@@ -113,7 +146,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             _cut(self.connection)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815 - names of the base class
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815 - names of the base class
 
     def _send(self, answer: Answer) -> None:
         self.send_response(answer.code)
