@@ -9,9 +9,6 @@ https://learn.microsoft.com/azure/azure-resource-manager/management/request-limi
 
 from __future__ import annotations
 
-import random
-import ssl
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,9 +24,8 @@ from airflow_mlops.core.errors import (
     redact,
 )
 from airflow_mlops.platforms.azure import AzureTokens
+from airflow_mlops.platforms.http import persist, trusted
 
-ATTEMPTS = 4
-FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 20.0
 TIMEOUT = 60.0
 
@@ -48,7 +44,7 @@ class AzureRest:
     def __init__(self, tokens: AzureTokens, conn_id: str, options: Mapping[str, Any]) -> None:
         self.tokens, self.conn_id = tokens, conn_id
         self._http = httpx.Client(
-            verify=_verify(options.get("verify", True)),
+            verify=trusted(options.get("verify", True)),
             timeout=float(options.get("timeout", TIMEOUT)),
             follow_redirects=False,
         )
@@ -99,25 +95,19 @@ class AzureRest:
 
     def _send(self, method: str, url: str, audience: str, *, repeat: bool, **kwargs: Any) -> httpx.Response:
         headers = dict(kwargs.pop("headers", {}))
-        for attempt in range(1, ATTEMPTS + 1):
-            pause = FIRST_PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - spreads load
+
+        def send() -> httpx.Response:
             if audience:
                 headers["Authorization"] = f"Bearer {self.tokens.token(audience)}"
-            try:
-                answer = self._http.request(method, url, headers=headers, **kwargs)
-            except httpx.TransportError as error:
-                if attempt == ATTEMPTS or not (repeat or isinstance(error, httpx.ConnectError)):
-                    raise self._unreachable(url, error) from error
-            else:
-                if answer.is_success:
-                    return answer
-                refusal, throttled = _error(answer, _shown(url), self.conn_id), answer.status_code == 429
-                may_pass = isinstance(refusal, PlatformUnavailableError) and (repeat or throttled)
-                if attempt == ATTEMPTS or not may_pass:
-                    raise refusal
-                pause = max(pause, _retry_after(answer))
-            time.sleep(pause)
-        raise AssertionError("the last attempt returns or raises")
+            return self._http.request(method, url, headers=headers, **kwargs)
+
+        return persist(
+            send,
+            lambda refused: _error(refused, _shown(url), self.conn_id),
+            lambda error: self._unreachable(url, error),
+            repeat=repeat,
+            longest_pause=LONGEST_PAUSE,
+        )
 
     def _unreachable(self, url: str, error: httpx.TransportError) -> PlatformUnavailableError:
         return PlatformUnavailableError(
@@ -130,17 +120,6 @@ def _shown(url: str) -> str:
     """Return the address of the host alone: what follows may be signed."""
     found = httpx.URL(url)
     return redact(f"{found.scheme}://{found.netloc.decode()}")
-
-
-def _verify(value: object) -> bool | ssl.SSLContext:
-    if isinstance(value, str) and value.lower() not in ("true", "false"):
-        return ssl.create_default_context(cafile=value)
-    return str(value).lower() != "false"
-
-
-def _retry_after(answer: httpx.Response) -> float:
-    told = answer.headers.get("Retry-After", "")
-    return min(float(told), LONGEST_PAUSE) if told.isdigit() else 0.0
 
 
 def _error(answer: httpx.Response, where: str, conn_id: str) -> MlopsError:

@@ -21,11 +21,11 @@ from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.core.errors import InvalidSpecError, PlatformUnavailableError
 from airflow_mlops.core.extras import extra
 from airflow_mlops.platforms.gcp_access import ENDPOINTS, credentials, read_extras
-from airflow_mlops.platforms.gcp_answers import ThrottledError, meaning, pause_after
+from airflow_mlops.platforms.gcp_answers import LONGEST_PAUSE, ThrottledError, headers_of, meaning
+from airflow_mlops.platforms.pauses import ATTEMPTS, pause_after
 
 Json = dict[str, Any]
 
-ATTEMPTS = 4
 TIMEOUT = 30.0
 PAGE = 100
 """Jobs a page: the most that the API gives at once."""
@@ -177,7 +177,7 @@ class GcpApi:
                 passes = isinstance(error, PlatformUnavailableError if is_safe else ThrottledError)
                 if attempt == ATTEMPTS or not passes:
                     raise error from fault
-                time.sleep(pause_after(fault, attempt))
+                time.sleep(pause_after(attempt, headers_of(fault), longest=LONGEST_PAUSE))
         raise AssertionError("the last attempt returns or raises")
 
     @cached_property

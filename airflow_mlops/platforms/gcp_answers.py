@@ -5,7 +5,7 @@ Codes: https://cloud.google.com/apis/design/errors
 
 from __future__ import annotations
 
-import random
+from collections.abc import Mapping
 from typing import Any
 
 from airflow_mlops.core.errors import (
@@ -18,8 +18,8 @@ from airflow_mlops.core.errors import (
     redact,
 )
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
-"""Seconds after the first attempt; and for which a server's Retry-After is obeyed at most, each time."""
+LONGEST_PAUSE = 10.0
+"""Seconds for which a server's Retry-After is obeyed at most, each time."""
 
 LONGEST = 1000
 """Characters of the server's message that are passed on."""
@@ -59,9 +59,7 @@ def refusal(where: str, code: int, message: str) -> MlopsError:
 _ERRORS: dict[int, type[MlopsError]] = {404: NotFoundError, 409: ConflictError}
 
 
-def pause_after(fault: Any, attempt: int) -> float:
-    """Return how many seconds to wait after an attempt, the first of which is 1; longer if the server says so."""
-    headers = getattr(getattr(fault, "response", None), "headers", {})
-    told = str(headers.get("Retry-After", ""))
-    pause: float = FIRST_PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - spreads load
-    return max(pause, min(float(told), LONGEST_PAUSE)) if told.isdigit() else pause
+def headers_of(fault: Any) -> Mapping[str, str]:
+    """Return the headers of the answer that a fault stands for; none if there was no answer."""
+    found: Mapping[str, str] = getattr(getattr(fault, "response", None), "headers", {})
+    return found

@@ -8,9 +8,6 @@ Vendor page: https://www.kubeflow.org/docs/components/pipelines/reference/api/ku
 
 from __future__ import annotations
 
-import random
-import ssl
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,12 +23,11 @@ from airflow_mlops.core.errors import (
     PlatformUnavailableError,
     redact,
 )
+from airflow_mlops.platforms.http import persist, trusted
 
 OPTIONS = ("namespace", "console_url", "token_path", "userid_header", "verify", "timeout")
 """Extras of the connection. See :class:`~airflow_mlops.platforms.kfp.KfpClient`."""
 
-ATTEMPTS = 4
-FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 10.0
 TIMEOUT = 30.0
 ALREADY_EXISTS = 6
@@ -53,7 +49,7 @@ class KfpRest:
             base_url=base_url,
             auth=_Token(info.password, str(options.get("token_path", ""))),
             headers={str(options.get("userid_header", "kubeflow-userid")): info.login} if info.login else {},
-            verify=_verify(options.get("verify", True)),
+            verify=trusted(options.get("verify", True)),
             timeout=float(options.get("timeout", TIMEOUT)),
         )
 
@@ -80,23 +76,14 @@ class KfpRest:
         :raises ConflictError: what was to be created exists
         :raises InvalidSpecError: the server refused the request or the credentials
         """
-        for attempt in range(1, ATTEMPTS + 1):
-            pause = FIRST_PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - spreads load
-            try:
-                answer = self._http.request(method, path, **kwargs)
-            except httpx.TransportError as error:
-                if attempt == ATTEMPTS or not (repeat or isinstance(error, httpx.ConnectError)):
-                    raise self._unreachable(error) from error
-            else:
-                if answer.is_success:
-                    return self._read(answer)
-                refusal, throttled = _error(answer, self.address, self.conn_id), answer.status_code == 429
-                may_pass = isinstance(refusal, PlatformUnavailableError) and (repeat or throttled)
-                if attempt == ATTEMPTS or not may_pass:
-                    raise refusal
-                pause = max(pause, _retry_after(answer))
-            time.sleep(pause)
-        raise AssertionError("the last attempt returns or raises")
+        answer = persist(
+            lambda: self._http.request(method, path, **kwargs),
+            lambda refused: _error(refused, self.address, self.conn_id),
+            self._unreachable,
+            repeat=repeat,
+            longest_pause=LONGEST_PAUSE,
+        )
+        return self._read(answer)
 
     def _read(self, answer: httpx.Response) -> dict[str, Any]:
         try:
@@ -134,17 +121,6 @@ class _Token(httpx.Auth):
             return Path(self._path).read_text().strip() if self._path else ""
         except OSError as error:
             raise InvalidSpecError(f"The token file {self._path!r} cannot be read: {error.strerror}.") from error
-
-
-def _verify(value: object) -> bool | ssl.SSLContext:
-    if isinstance(value, str) and value.lower() not in ("true", "false"):
-        return ssl.create_default_context(cafile=value)
-    return str(value).lower() != "false"
-
-
-def _retry_after(answer: httpx.Response) -> float:
-    told = answer.headers.get("Retry-After", "")
-    return min(float(told), LONGEST_PAUSE) if told.isdigit() else 0.0
 
 
 def _error(answer: httpx.Response, address: str, conn_id: str) -> MlopsError:

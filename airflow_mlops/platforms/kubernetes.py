@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import random
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,10 +22,10 @@ from airflow_mlops.core.connection import ConnectionInfo
 from airflow_mlops.core.errors import PlatformUnavailableError, redact
 from airflow_mlops.platforms.kubernetes_access import api_client, read_extras
 from airflow_mlops.platforms.kubernetes_answers import refusal
+from airflow_mlops.platforms.pauses import ATTEMPTS, pause_after
 
 Json = dict[str, Any]
 
-ATTEMPTS, FIRST_PAUSE = 4, 0.2
 LONGEST_PAUSE = 10.0
 """Seconds that a server's Retry-After is obeyed for at most, each time."""
 
@@ -152,18 +151,17 @@ class KubernetesApi:
     def _asked(self, method: str, kind: Kind, path: str, **request: Any) -> Any:
         """Return a successful answer; ask again when the server is away, busy or fails on its side."""
         for attempt in range(1, ATTEMPTS + 1):
-            pause = FIRST_PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - spreads load
+            headers = None
             try:
                 answer = self._send(method, path, **request)
-                told = answer.headers.get("Retry-After", "")
-                pause = max(pause, min(float(told), LONGEST_PAUSE)) if told.isdigit() else pause
+                headers = answer.headers
                 self._refuse(method, kind, answer)
             except PlatformUnavailableError as error:
                 if attempt == ATTEMPTS or not getattr(error, "passing", True):
                     raise
             else:
                 return answer
-            time.sleep(pause)
+            time.sleep(pause_after(attempt, headers, longest=LONGEST_PAUSE))
         raise AssertionError("the last attempt returns or raises")
 
     def _send(

@@ -7,8 +7,6 @@ Vendor page: https://mlflow.org/docs/latest/api_reference/rest-api.html
 
 from __future__ import annotations
 
-import random
-import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +23,8 @@ from airflow_mlops.core.errors import (
     PlatformUnavailableError,
     redact,
 )
+from airflow_mlops.platforms.http import trusted
+from airflow_mlops.platforms.pauses import ATTEMPTS, pause_after
 
 OPTIONS = ("verify", "timeout")
 """Extras of the connection: ``verify`` is false or the path of a CA bundle, ``timeout`` is in seconds."""
@@ -32,8 +32,6 @@ OPTIONS = ("verify", "timeout")
 _WRITERS_MET = ("IntegrityError", "StaleDataError", "were matched", "database is locked", "deadlock")
 """What databases and SQLAlchemy say when another request wrote first. The request was undone as a whole."""
 
-ATTEMPTS = 4
-FIRST_PAUSE = 0.2
 TIMEOUT = 30.0
 
 
@@ -49,7 +47,7 @@ class MLflowRest:
             base_url=base_url,
             auth=_basic(info),
             headers=_bearer(info),
-            verify=_verify(options.get("verify", True)),
+            verify=trusted(options.get("verify", True)),
             timeout=float(options.get("timeout", TIMEOUT)),
         )
 
@@ -94,7 +92,7 @@ class MLflowRest:
             except PlatformUnavailableError:
                 if attempt == ATTEMPTS or not repeat:
                     raise
-            time.sleep(FIRST_PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))  # noqa: S311 - spreads load
+            time.sleep(pause_after(attempt))
         raise AssertionError("the last attempt returns or raises")
 
     @contextmanager
@@ -125,12 +123,6 @@ def _basic(info: ConnectionInfo) -> httpx.BasicAuth | None:
 
 def _bearer(info: ConnectionInfo) -> dict[str, str]:
     return {"Authorization": f"Bearer {info.password}"} if info.password and not info.login else {}
-
-
-def _verify(value: object) -> bool | ssl.SSLContext:
-    if isinstance(value, str) and value.lower() not in ("true", "false"):
-        return ssl.create_default_context(cafile=value)
-    return str(value).lower() != "false"
 
 
 def _json(answer: httpx.Response) -> dict[str, Any]:
