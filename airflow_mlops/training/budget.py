@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any, Self
 
 from airflow_mlops.core.decisions import GateDecision, Verdict
-from airflow_mlops.core.errors import BudgetExceededError, InvalidSpecError, close_match
+from airflow_mlops.core.errors import BudgetExceededError, InvalidSpecError
 from airflow_mlops.training.contract import TrainingResult, TrainingSpec
 from airflow_mlops.training.cost import (
     Basis,
@@ -26,9 +25,10 @@ from airflow_mlops.training.cost import (
 )
 from airflow_mlops.training.driver import JobRecord
 from airflow_mlops.training.prices import PriceTable, UnknownPriceError
+from airflow_mlops.training.words import Word
 
 
-class BudgetMode(StrEnum):
+class BudgetMode(Word):
     """What it means that a job would cost more than its budget."""
 
     HARD = "hard"
@@ -37,15 +37,9 @@ class BudgetMode(StrEnum):
     """A warning."""
 
     @classmethod
-    def of(cls, word: str) -> Self:
-        """Return the mode called *word*.
-
-        :raises InvalidSpecError: there is none
-        """
-        known = [mode.value for mode in cls]
-        if word not in known:
-            raise InvalidSpecError(f"budget_mode is {word!r}: {close_match(word, known)}It is 'hard' or 'soft'.")
-        return cls(word)
+    def called(cls) -> str:
+        """Return the argument that it is given by."""
+        return "budget_mode"
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Self
 
 from airflow_mlops.core.errors import (
-    InvalidSpecError,
     JobFailedError,
     JobTimeoutError,
     MlopsError,
     PlatformUnavailableError,
     PreemptedError,
-    close_match,
 )
 from airflow_mlops.core.records import Record
 from airflow_mlops.training.contract import JobHandle, JobState, JobStatus
 from airflow_mlops.training.failures import FAILURES
+from airflow_mlops.training.words import Word
 
 MAX_PREEMPTIONS = 3
 MAX_TRIGGER_FAILURES = 5
@@ -38,7 +36,7 @@ class Phase(StrEnum):
     """Its end was reported as this task's failure. The next try starts a new job."""
 
 
-class OnClear(StrEnum):
+class OnClear(Word):
     """What clearing a task means for the job it had."""
 
     RESTART = "restart"
@@ -49,16 +47,9 @@ class OnClear(StrEnum):
     """Keep it if it runs or has succeeded."""
 
     @classmethod
-    def of(cls, word: str) -> Self:
-        """Return the rule called *word*.
-
-        :raises InvalidSpecError: there is none
-        """
-        known = [rule.value for rule in cls]
-        if word not in known:
-            names = ", ".join(map(repr, known))
-            raise InvalidSpecError(f"on_clear is {word!r}: {close_match(word, known)}It is one of {names}.")
-        return cls(word)
+    def called(cls) -> str:
+        """Return the argument that it is given by."""
+        return "on_clear"
 
 
 @dataclass(frozen=True)

@@ -9,28 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, Self
+from typing import Any
 
 from airflow_mlops.core.errors import InvalidSpecError, JobFailedError, close_match
 from airflow_mlops.core.records import Record
 from airflow_mlops.training.search_space import Space, read_space
-
-
-class Word(StrEnum):
-    """One of a few words that a user gives."""
-
-    @classmethod
-    def of(cls, word: str) -> Self:
-        """Return the member called *word*.
-
-        :raises InvalidSpecError: there is none
-        """
-        known = [found.value for found in cls]
-        if word not in known:
-            name, hint = cls.__name__.lower(), close_match(str(word), known)
-            raise InvalidSpecError(f"The {name} is {word!r}: {hint}It is one of {', '.join(known)}.")
-        return cls(word)
+from airflow_mlops.training.words import Word
 
 
 class Direction(Word):
