@@ -113,20 +113,21 @@ class RemoteJobOperator(MlopsOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the job or find it, and bring it to its end."""
-        return self._go(context, entering=True, patience=SETTLE if self.deferrable else None)
+        return self._go(context, self._new_job(context), entering=True, patience=SETTLE if self.deferrable else None)
 
     def resume(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Go on after the trigger fired. What it said is only why: the job itself is looked at again."""
         self.log.info("The trigger fired: %s.", event.get("why"))
-        return self._go(context, entering=False, patience=0.0)
+        return self._go(context, self._new_job(context), entering=False, patience=0.0)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on even when waiting broke: the job did not. After five times the worker waits itself."""
         if next_method != "__fail__":
             return super().resume_execution(next_method, next_kwargs, context)
-        failures = self._new_job(context).note_trigger_failure()
+        job = self._new_job(context)
+        failures = job.note_trigger_failure()
         self.log.warning("The trigger broke (%d times): %s", failures, (next_kwargs or {}).get("error"))
-        return self._go(context, entering=False, patience=0.0 if failures <= MAX_TRIGGER_FAILURES else None)
+        return self._go(context, job, entering=False, patience=0.0 if failures <= MAX_TRIGGER_FAILURES else None)
 
     def on_kill(self) -> None:
         """Stop the job. In a thread: the signal may have come while this one was talking to Airflow."""
@@ -141,8 +142,10 @@ class RemoteJobOperator(MlopsOperator):
         except (MlopsError, AirflowRuntimeError) as error:
             self.log.warning("The job could not be cancelled, or not marked as cancelled: %s", error)
 
-    def _go(self, context: Context, *, entering: bool, patience: float | None) -> dict[str, Any]:
-        self._job = job = self._new_job(context)
+    def _go(
+        self, context: Context, job: TrainingJob[Any, Any], *, entering: bool, patience: float | None
+    ) -> dict[str, Any]:
+        self._job = job
         interval = self.poll_interval if patience is None else SETTLE / 5
         with self.surroundings():
             try:
